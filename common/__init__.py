@@ -1,0 +1,1 @@
+"""What all recipes share. Imports no recipe, and no framework at module level."""
