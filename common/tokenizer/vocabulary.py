@@ -1,0 +1,231 @@
+"""A Llama 3 vocabulary: the bytes of every token, read from `tokenizer.model` or `tokenizer.json`.
+
+Both files say the same thing in two ways. `tokenizer.model` holds `base64 rank` lines; the 256
+special tokens are numbered after the ranks and their names stand in Llama's code, not in the file.
+`tokenizer.json` holds the vocabulary, every merge and the special tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+# Llama 3's split pattern (tokenizer.py of meta-llama/llama3). Digits go in groups of up to three:
+# an early port split them one by one and gave other ids for every number.
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+END_OF_TEXT = "<|end_of_text|>"
+START_HEADER = "<|start_header_id|>"
+END_HEADER = "<|end_header_id|>"
+END_OF_TURN = "<|eot_id|>"
+RIGHT_PAD = "<|finetune_right_pad_id|>"
+
+SPECIAL_TOKENS = 256
+
+
+def special_token_names() -> list[str]:
+    """The names of the 256 special tokens in the order of their ids.
+
+    These are the names of Llama 3.1 and later. Llama 3 has the same file and the same ids, and calls
+    three of them (the pad, `<|eom_id|>` and `<|python_tag|>`) reserved.
+    """
+    reserved = [f"<|reserved_special_token_{i}|>" for i in range(248)]
+    return [
+        BEGIN_OF_TEXT,
+        END_OF_TEXT,
+        *reserved[0:2],
+        RIGHT_PAD,
+        reserved[2],
+        START_HEADER,
+        END_HEADER,
+        "<|eom_id|>",
+        END_OF_TURN,
+        "<|python_tag|>",
+        *reserved[3:],
+    ]
+
+
+def _byte_characters() -> dict[int, str]:
+    """The printable character that stands for each byte in tokenizer.json (GPT-2's byte-level table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+BYTE_CHARACTERS = _byte_characters()
+_FROM_CHARACTERS = str.maketrans({character: chr(byte) for byte, character in BYTE_CHARACTERS.items()})
+
+
+def as_characters(token: bytes) -> str:
+    """The token as tokenizer.json writes it, one printable character a byte."""
+    return token.decode("latin-1").translate(BYTE_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`ranks`: the id of every ordinary token by its bytes; `special`: the id of every special token by its name."""
+
+    ranks: dict[bytes, int]
+    special: dict[str, int]
+    source: Path
+
+    @cached_property
+    def size(self) -> int:
+        """One more than the largest id."""
+        return 1 + max(max(self.ranks.values()), max(self.special.values(), default=-1))
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies the vocabulary, as "sha256:...": the same for tokenizer.model and tokenizer.json."""
+        sha = hashlib.sha256()
+        for token, rank in sorted(self.ranks.items(), key=lambda item: item[1]):
+            sha.update(b"%d %s\n" % (rank, token.hex().encode()))
+        for name, number in sorted(self.special.items(), key=lambda item: item[1]):
+            sha.update(f"{number} {name}\n".encode())
+        return "sha256:" + sha.hexdigest()
+
+    def merges(self) -> list[str]:
+        """Every pair of tokens that joins into a token, as "left right", in the order of the joined token.
+
+        The ranks are the order in which merges apply, so the pairs follow from them alone.
+        """
+        get = self.ranks.get
+        name = {token: as_characters(token) for token in self.ranks}
+        pairs: list[str] = []
+        for token, _ in sorted(self.ranks.items(), key=lambda item: item[1]):
+            splits = []
+            for cut in range(1, len(token)):
+                left = get(token[:cut])
+                if left is not None and (right := get(token[cut:])) is not None:
+                    splits.append((left, right, cut))
+            splits.sort()
+            pairs.extend(f"{name[token[:cut]]} {name[token[cut:]]}" for _, _, cut in splits)
+        return pairs
+
+
+def read(path: Path) -> Vocabulary:
+    """The vocabulary in `path`: a tokenizer.model, a tokenizer.json, or a folder that holds one of them.
+
+    A folder's tokenizer.json comes first: it is what transformers reads, and it names the special tokens.
+    Raises UserError when there is none, or when it is not a Llama 3 vocabulary.
+    """
+    file = find(path)
+    return _read_json(file) if file.suffix == ".json" else _read_model(file)
+
+
+def find(path: Path) -> Path:
+    """The vocabulary file that `path` is or holds; raises UserError when there is none."""
+    if path.is_dir():
+        for name in ("tokenizer.json", "tokenizer.model", "original/tokenizer.model"):
+            if (path / name).is_file():
+                return path / name
+        raise UserError("the folder holds no tokenizer", file=path, expected="tokenizer.json or tokenizer.model")
+    if not path.is_file():
+        raise UserError("no such tokenizer", file=path, expected="tokenizer.model, tokenizer.json or their folder")
+    return path
+
+
+def _read_model(file: Path) -> Vocabulary:
+    expected = "lines of `base64 rank`, as in Llama 3's tokenizer.model"
+    ranks: dict[bytes, int] = {}
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1 and b"\0" in line:
+                hint = "this is a SentencePiece model, as of Llama 2; Llama 3's file is text"
+                raise UserError("not a Llama 3 vocabulary", file=file, expected=expected, hint=hint)
+            if not line.strip():
+                continue
+            try:
+                text, rank = line.split()
+                token = base64.b64decode(text, validate=True)
+                value = int(rank)
+            except (ValueError, binascii.Error):
+                found = repr(line[:60])
+                raise UserError(
+                    "not a Llama 3 vocabulary", file=file, line=number, found=found, expected=expected
+                ) from None
+            if token in ranks or value != len(ranks):
+                found = f"rank {value} for {token!r}"
+                expectation = f"rank {len(ranks)} and a token of its own"
+                raise UserError("the vocabulary is damaged", file=file, line=number, found=found, expected=expectation)
+            ranks[token] = value
+    _check_bytes(ranks, file)
+    special = {name: len(ranks) + i for i, name in enumerate(special_token_names())}
+    return Vocabulary(ranks, special, file)
+
+
+def _read_json(file: Path) -> Vocabulary:
+    try:
+        whole = json.loads(file.read_bytes())
+        model = whole["model"]
+        vocabulary: dict[str, int] = model["vocab"]
+        added = {str(token["content"]): int(token["id"]) for token in whole.get("added_tokens") or []}
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise UserError("not a tokenizer.json", file=file, found=found, expected="a BPE tokenizer of Llama 3") from None
+    pattern = _split_pattern(whole.get("pre_tokenizer"))
+    if whole.get("normalizer") is not None or pattern != SPLIT_PATTERN:
+        found = "a normalizer" if pattern == SPLIT_PATTERN else f"split pattern {pattern!r}"
+        raise UserError("not a Llama 3 tokenizer", file=file, found=found, expected=f"split pattern {SPLIT_PATTERN!r}")
+    try:
+        ranks = {
+            token.translate(_FROM_CHARACTERS).encode("latin-1"): rank
+            for token, rank in vocabulary.items()
+            if token not in added
+        }
+    except UnicodeEncodeError:
+        raise UserError("not a byte-level vocabulary", file=file, expected="a BPE tokenizer of Llama 3") from None
+    _check_bytes(ranks, file)
+    _check_merges(pairs, vocabulary, bool(model.get("ignore_merges")), file)
+    return Vocabulary(ranks, added, file)
+
+
+def _split_pattern(pre_tokenizer: Any) -> str | None:
+    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
+    for part in parts:
+        if part.get("type") == "Split":
+            pattern = part.get("pattern", {}).get("Regex")
+            return pattern if isinstance(pattern, str) else None
+    return None
+
+
+def _check_bytes(ranks: dict[bytes, int], file: Path) -> None:
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing:
+        found = f"no token for byte {missing[0]:#04x}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
+        raise UserError("the vocabulary is damaged", file=file, found=found, expected="a token for each of 256 bytes")
+
+
+def _check_merges(pairs: list[list[str]], vocabulary: dict[str, int], ignore_merges: bool, file: Path) -> None:
+    """Merges must follow the ids: only then do the ids alone say what joins first, as in tokenizer.model."""
+    last = -1
+    reached = set()
+    for left, right in pairs:
+        joined = vocabulary.get(left + right, -1)
+        if joined < last:
+            raise UserError(
+                "merges are not in the order of the ids",
+                file=file,
+                found=f"{left!r} + {right!r}",
+                expected="a Llama 3 tokenizer",
+            )
+        last = joined
+        reached.add(joined)
+    unreachable = sum(len(token) > 1 and number not in reached for token, number in vocabulary.items())
+    if unreachable and not ignore_merges:
+        raise UserError(
+            "tokens that no merge makes", file=file, found=f"{unreachable} tokens", expected='"ignore_merges": true'
+        )
