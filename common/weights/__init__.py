@@ -1,0 +1,1 @@
+"""Llama 3 weights: recognise, inspect, make, convert and verify them, one tensor at a time."""
