@@ -1,0 +1,152 @@
+"""recipe.yaml: what a recipe is, on what, with what versions, its stages, presets and results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from common.errors import UserError, did_you_mean
+from common.schema import Strict, validate
+from common.settings import SECTIONS, Settings
+from common.yaml_file import Document, load
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("data", "weights", "train", "export", "evaluate", "report")
+Stage = Literal["data", "weights", "train", "export", "evaluate", "report"]
+
+
+class Defect(Strict):
+    """Something that is wrong in the public original, and what this recipe does instead."""
+
+    defect: str
+    correction: str
+    test: str
+    """The test that holds it: FILE::NAME, the file from the recipe's folder."""
+
+
+class Reproduces(Strict):
+    name: str
+    source: str
+    corrected: list[Defect]
+
+
+class Python(Strict):
+    """The interpreters for which the pins have wheels. Versions like "3.11"."""
+
+    min: str
+    max: str
+    prefer: str
+    """The one that the recipe is measured with."""
+
+
+class RecipePlatform(Strict):
+    tier: Literal["declared", "smoked", "verified"]
+    requirements: str
+    """The pins, a file of the recipe's folder."""
+    log: str | None = None
+    """The log of a run: needed above the tier `declared`."""
+
+
+class Command(Strict):
+    """One command of a stage. `python` stands for the interpreter of `environment`."""
+
+    environment: Literal["light", "recipe"]
+    launch: bool = False
+    """True: started on every device through the platform's launcher; `run` then begins with the script."""
+    run: list[str | list[str]]
+    """Words with ${section.key} references. An inner list is left out when a reference in it is not set."""
+
+
+class StageSpec(Strict):
+    commands: list[Command]
+    publishes: list[str] = []
+    """What moves from the stage's folder to the run directory."""
+
+
+class Memory(Strict):
+    """What a preset needs; where nobody measured it, `source` names who claims it."""
+
+    device_gib: float
+    host_gib: float
+    measured: bool
+    source: str
+
+
+class Preset(Settings):
+    summary: str
+    platforms: list[str]
+    """Where it is meant to run; the first is taken when the machine is none of the others."""
+    requires: list[str] = []
+    """Capabilities that the platform must have."""
+    memory: Memory | None = None
+
+
+class Result(Strict):
+    """A measured or published result of this recipe or of its original."""
+
+    what: str
+    metric: str
+    value: float
+    unit: str
+    hardware: str
+    source: str
+
+
+class Recipe(Settings):
+    summary: str
+    maintainers: list[str]
+    framework: str
+    """The key under `frameworks:` of the platforms."""
+    launcher: str
+    python: Python
+    reproduces: Reproduces
+    platforms: dict[str, RecipePlatform]
+    config: str
+    """The framework's configuration, in its own dialect, with ${section.key} references."""
+    stages: dict[Stage, StageSpec]
+    presets: dict[str, Preset]
+    results: list[Result] = []
+    parent: str | None = Field(default=None)
+    """The recipe this was copied from, and its commit."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        for name in ("smoke", "full"):
+            if name not in self.presets:
+                raise ValueError(f"the preset {name!r} is missing from presets")
+        for name, preset in self.presets.items():
+            for section in SECTIONS:
+                known = getattr(self, section).model_fields_set
+                for key in getattr(preset, section).model_fields_set:
+                    if key not in known:
+                        raise ValueError(f"presets.{name}.{section}.{key} overrides a key that {section} does not state")
+            for platform in preset.platforms:
+                if platform not in self.platforms:
+                    raise ValueError(f"presets.{name}.platforms: {platform} is not in platforms")
+        return self
+
+
+def folders() -> Iterator[Path]:
+    """The folders of all recipes: those under recipes/ that hold a recipe.yaml."""
+    return iter(sorted(file.parent for file in (ROOT / "recipes").glob("*/recipe.yaml")))
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a recipe given by its name or path. Raises UserError when there is none."""
+    folder = Path(name_or_folder)
+    if (folder / "recipe.yaml").exists():
+        return folder.resolve()
+    names = [path.name for path in folders()]
+    if str(name_or_folder) in names:
+        return ROOT / "recipes" / str(name_or_folder)
+    hint = did_you_mean(str(name_or_folder), names)
+    raise UserError(f"there is no recipe {str(name_or_folder)!r}", expected=", ".join(names), hint=hint)
+
+
+def read(folder: Path) -> tuple[Recipe, Document]:
+    """The recipe in `folder`, and its file with lines. Raises UserError for any mistake in it."""
+    document = load(folder / "recipe.yaml")
+    return validate(Recipe, document), document

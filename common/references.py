@@ -1,0 +1,70 @@
+"""${section.key} references in recipe.yaml's commands and in the framework's configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import UserError, did_you_mean
+
+REFERENCE = re.compile(r"\$\{([a-z_0-9]+(?:\.[a-z_0-9]+)*)\}")
+
+
+class Values:
+    """What references may name, as a flat mapping: {"train.seed": 42, "run": "/path", ...}."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+        self.used: set[str] = set()
+
+    def get(self, name: str) -> Any:
+        """The value of a reference. Raises UserError when there is none of that name."""
+        if name not in self._values:
+            raise UserError(f"${{{name}}} names nothing", hint=did_you_mean(name, self._values))
+        self.used.add(name)
+        return self._values[name]
+
+    def fill(self, value: Any) -> Any:
+        """`value` with its references replaced; a string that is one reference takes the value's type."""
+        if isinstance(value, Mapping):
+            return {key: self.fill(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.fill(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        whole = REFERENCE.fullmatch(value)
+        if whole:
+            return self.get(whole[1])
+        return REFERENCE.sub(lambda match: str(self.get(match[1])), value)
+
+    def words(self, run: list[str | list[str]]) -> list[str]:
+        """A command's words. An inner list is left out when a reference in it is not set (null)."""
+        words: list[str] = []
+        for item in run:
+            group = [item] if isinstance(item, str) else item
+            filled = [self.fill(word) for word in group]
+            if isinstance(item, list) and None in filled:
+                continue
+            for template, word in zip(group, filled, strict=True):
+                if word is None:
+                    raise UserError(f"{template} is not set, and the command needs it")
+                words.append(_word(word))
+        return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}. Lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + str(key)] = value
+    return flat

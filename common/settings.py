@@ -1,0 +1,115 @@
+"""The settings that recipes share, by section: what plan, memory and report need to know.
+
+A recipe states those it uses, with its own defaults; only stated ones can be overridden. What only the
+framework understands stands in the recipe's configs/ instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.schema import Strict
+
+
+class Model(Strict):
+    path: str | None = None
+    """`tiny` (made from a seed), a folder of weights, or a hub id. Given by --model."""
+    tokenizer: str | None = None
+    """A tokenizer.model, a tokenizer.json or a folder with one, in place of the model's own."""
+    kind: Literal["base", "instruct"] | None = None
+    """What the weights are; a base model's chat tokens are untrained. Found from the weights where not stated."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantized: bool | None = None
+    """Whether the frozen base is held in 4 bits (NF4)."""
+
+
+class Data(Strict):
+    source: str | None = None
+    """The layout of the data (`auto` recognises it); see python -m common.data prepare --help."""
+    train: str | None = None
+    """A file, a glob, a folder or a hub id. Given by --data."""
+    eval: str | None = None
+    """Held-out data; where there is none, `eval_fraction` of the training data is held out."""
+    eval_fraction: float | None = Field(default=None, gt=0, lt=1)
+    template: str | None = None
+    loss_on: Literal["answers", "all"] | None = None
+    max_length: int | None = Field(default=None, ge=2)
+    """Tokens of a row."""
+    on_long: Literal["drop", "cut", "stop"] | None = None
+    """What happens to a conversation longer than max_length."""
+    packing: Literal["none", "bfd", "concat"] | None = None
+    system: str | None = None
+    """A system message for conversations without one."""
+    odd_turns: Literal["drop", "stop"] | None = None
+
+
+class Train(Strict):
+    learning_rate: float | None = Field(default=None, gt=0)
+    lr_scheduler: str | None = None
+    warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
+    num_train_epochs: float | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; in place of num_train_epochs where it is set."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Rows of one forward pass on one data-parallel rank."""
+    gradient_accumulation_steps: int | None = Field(default=None, ge=1)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    gradient_checkpointing: bool | None = None
+    save_steps: int | None = Field(default=None, ge=1)
+    save_total_limit: int | None = Field(default=None, ge=2)
+    """Checkpoints that are kept. At least two: the newest may be half-written when a run is killed."""
+    seed: int | None = Field(default=None, ge=0)
+
+
+class Lora(Strict):
+    rank: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    targets: str | list[str] | None = None
+    train_chat_tokens: bool | None = None
+    """Also train the rows of the chat template's tokens in the embeddings and the head."""
+
+
+class Parallel(Strict):
+    processes: int | None = Field(default=None, ge=1)
+    """Processes (devices) on each node. Given by --nproc-per-node."""
+    cpu_offload: bool | None = None
+    """Whether sharded parameters, gradients and optimizer state live in the host's memory."""
+    reshard_after_forward: bool | None = None
+
+
+class Evaluate(Strict):
+    prompts: int | None = Field(default=None, ge=0)
+    """Held-out conversations whose answers are generated before and after."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+
+
+class Export(Strict):
+    merge: bool | None = None
+    """Whether model/ is written beside adapter/; optional where the merged model does not fit."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    shard_size: str | None = None
+
+
+class Settings(Strict):
+    """Every section. In recipe.yaml these are top-level keys; in a preset they override them."""
+
+    model: Model = Model()
+    data: Data = Data()
+    train: Train = Train()
+    lora: Lora = Lora()
+    parallel: Parallel = Parallel()
+    evaluate: Evaluate = Evaluate()
+    export: Export = Export()
+
+
+SECTIONS = tuple(Settings.model_fields)
+
+
+def stated(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The settings that a recipe or preset states, by section; a stated null is kept."""
+    return settings.model_dump(exclude_unset=True)
