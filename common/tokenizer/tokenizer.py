@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,11 +75,31 @@ class Tokenizer:
         """The ids of many texts as flat arrays. `parallel` False keeps to the calling thread."""
         large = "_gigatoken" in self.__dict__ or sum(map(len, texts)) >= _CHARACTERS_FOR_GIGATOKEN
         if large and importlib.util.find_spec("gigatoken") is not None:
-            return self._encode_gigatoken(texts, parallel)
+            return self._encode_gigatoken(list(texts), parallel)
         return self._encode_tiktoken(texts, parallel)
 
-    def _encode_gigatoken(self, texts: Sequence[str], parallel: bool | None) -> Encoded:
-        layout = self._gigatoken.encode_batch(list(texts), parallel=parallel).layout
+    def encode_utf8(
+        self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], *, parallel: bool | None = None
+    ) -> Encoded:
+        """The same for texts that lie in one buffer of UTF-8: text i is data[offsets[i]:offsets[i+1]].
+
+        data: uint8 [bytes]; offsets: int64 [texts + 1], from 0. No text is copied where gigatoken reads it.
+        """
+        large = "_gigatoken" in self.__dict__ or len(data) >= _CHARACTERS_FOR_GIGATOKEN
+        if not large or importlib.util.find_spec("gigatoken") is None:
+            whole = data.tobytes()
+            bounds = offsets.tolist()
+            texts = [whole[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            return self._encode_tiktoken(texts, parallel)
+        import awkward
+        from awkward import contents, index
+
+        characters = contents.NumpyArray(data, parameters={"__array__": "char"})
+        strings = contents.ListOffsetArray(index.Index64(offsets), characters, parameters={"__array__": "string"})
+        return self._encode_gigatoken(awkward.Array(strings), parallel)
+
+    def _encode_gigatoken(self, texts: Any, parallel: bool | None) -> Encoded:
+        layout = self._gigatoken.encode_batch(texts, parallel=parallel).layout
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         # Ids are below 2**31, so the unsigned ids are read as signed ones without a copy.
         return Encoded(np.asarray(layout.content.data).view(np.int32)[: offsets[-1]], offsets)

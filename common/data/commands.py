@@ -1,0 +1,105 @@
+"""The command line of the data wing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.data.options import Options
+from common.errors import UserError
+
+app = typer.Typer(
+    help="Training data: prepare them for a trainer, convert them between formats, look at them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _main() -> None:
+    """Training data: prepare them for a trainer, convert them between formats, look at them."""
+
+
+@app.command()
+def prepare(
+    input: Annotated[str, typer.Option(help="a file, a glob, a directory, a `datasets` folder or a hub id")],
+    output: Annotated[Path, typer.Option(help="the directory to write; it must not exist or be empty")],
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.model, tokenizer.json, their folder, or tiny")],
+    template: Annotated[str, typer.Option(help="llama3, vicuna, alpaca, colossal, human_assistant or plain")],
+    source: Annotated[str, typer.Option(help="the layout of the input; auto recognises it")] = "auto",
+    column: Annotated[list[str] | None, typer.Option(help="LAYOUT_COLUMN=COLUMN_OF_THE_FILE, repeatable")] = None,
+    loss_on: Annotated[str, typer.Option(help="answers, or all tokens")] = "answers",
+    max_length: Annotated[int, typer.Option(help="tokens a row at most")] = 2048,
+    on_long: Annotated[str, typer.Option(help="a longer record: drop, cut, turns, split or stop")] = "drop",
+    packing: Annotated[str, typer.Option(help="none, bfd (best-fit decreasing) or concat")] = "none",
+    format: Annotated[str, typer.Option(help="arrow")] = "arrow",
+    eval_input: Annotated[str | None, typer.Option(help="evaluation data from another input")] = None,
+    eval_fraction: Annotated[float | None, typer.Option(help="hold out this part of the rows")] = None,
+    eval_count: Annotated[int | None, typer.Option(help="hold out this many rows")] = None,
+    system: Annotated[str | None, typer.Option(help="the system message where a conversation has none")] = None,
+    prompts: Annotated[int, typer.Option(help="write the first N held-out prompts to prompts.jsonl")] = 0,
+    on_error: Annotated[str, typer.Option(help="a malformed record: stop, or skip and list it")] = "stop",
+    odd_turns: Annotated[str, typer.Option(help="a conversation without last answer: stop, drop or cut")] = "stop",
+    seed: Annotated[int, typer.Option(help="chooses the held-out rows")] = 0,
+    workers: Annotated[int, typer.Option(help="threads; 0: one a core, at most four")] = 0,
+) -> None:
+    """Read, check, template, tokenize, pack and write training data."""
+    from common.data.prepare import prepare as run
+    from common.data.progress import token_progress
+
+    options = Options(
+        input=input,
+        output=output,
+        tokenizer=tokenizer,
+        template=template,
+        source=source,
+        columns=column_names(column),
+        loss_on=loss_on,
+        max_length=max_length,
+        on_long=on_long,
+        packing=packing,
+        format=format,
+        eval_input=eval_input,
+        eval_fraction=eval_fraction,
+        eval_count=eval_count,
+        system=system,
+        prompts=prompts,
+        on_error=on_error,
+        odd_turns=odd_turns,
+        seed=seed,
+        workers=workers,
+    )
+    with token_progress(input) as progress:
+        meta = run(options, progress)
+    _print_summary(meta, output)
+
+
+def column_names(pairs: list[str] | None) -> dict[str, str]:
+    """{"instruction": "question"} from ["instruction=question"]; raises UserError for another form."""
+    made = {}
+    for pair in pairs or []:
+        name, equals, own = pair.partition("=")
+        if not (name and equals and own):
+            raise UserError("--column has another form", found=pair, expected="LAYOUT_COLUMN=COLUMN_OF_THE_FILE")
+        made[name] = own
+    return made
+
+
+def _print_summary(meta: dict[str, Any], output: Path) -> None:
+    console = Console(stderr=True)
+    for part in ("train", "eval"):
+        if part not in meta:
+            continue
+        counts = meta[part]
+        console.print(
+            f"{part}: {counts['records']:,} records, {counts['documents']:,} documents in {counts['rows']:,} rows, "
+            f"{counts['tokens']:,} tokens, {counts['trained_tokens']:,} trained"
+        )
+        for reason, count in counts["dropped"].items():
+            console.print(f"  dropped: {count:,} {reason}")
+        if counts["cut"]:
+            console.print(f"  cut:     {counts['cut']:,}")
+    print(output)

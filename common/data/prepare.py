@@ -1,0 +1,192 @@
+"""`prepare`: data as they were published to rows of tokens as a trainer reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.data import contract, sources, templates
+from common.data.arrow_dataset import ArrowWriter, write_split_names
+from common.data.holdout import HoldOut
+from common.data.lengths import fit, masked
+from common.data.options import Options
+from common.data.packing import PackedRows, Packer, unpacked
+from common.data.pipeline import (
+    BlockWorker,
+    Chunk,
+    Counts,
+    Reject,
+    default_workers,
+    in_order,
+    input_bytes,
+    read_blocks,
+)
+from common.data.prompts import PromptWriter
+from common.data.sources import Probe
+from common.data.tokens import IGNORE, Renderer, TokenRows
+from common.errors import UserError
+from common.files import whole_directory, write_json
+from common.tokenizer import Tokenizer, load
+
+Progress = Callable[[int, int], None]  # bytes read, tokens made since the last call
+
+_LARGE_INPUT = 16 * 2**20
+
+
+def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any]:
+    """Prepare data as `options` say and return what meta.json says of them.
+
+    The output directory appears whole or not at all. Raises UserError for bad input.
+    """
+    source = sources.local(options.input)
+    train = sources.probe(source, options.source, options.columns)
+    eval_probe = None
+    if options.eval_input is not None:
+        eval_probe = sources.probe(sources.local(options.eval_input), options.source, options.columns)
+    tokenizer = load(options.tokenizer)
+    template = templates.get(options.template)
+    renderer = Renderer(template, tokenizer, loss_on=options.loss_on)
+    if input_bytes(train.files) > _LARGE_INPUT or any(p.suffix in (".gz", ".zst", ".parquet") for p in train.files):
+        tokenizer.prepare_large()
+    with whole_directory(options.output) as folder:
+        run = _Run(options, tokenizer, renderer, folder, progress or (lambda read, tokens: None))
+        meta = run.carry_out(train, eval_probe)
+        write_json(folder / "meta.json", meta)
+    return meta
+
+
+class _Run:
+    def __init__(
+        self, options: Options, tokenizer: Tokenizer, renderer: Renderer, folder: Path, progress: Progress
+    ) -> None:
+        self.options = options
+        self.tokenizer = tokenizer
+        self.renderer = renderer
+        self.folder = folder
+        self.progress = progress
+        self.counts = Counts()
+        self.eval_counts = Counts()
+        self.contract = contract.Contract(renderer.template, tokenizer, options)
+        self.rejects: Path = folder / "rejects.jsonl"
+
+    def carry_out(self, train: Probe, eval_probe: Probe | None) -> dict[str, Any]:
+        options = self.options
+        train_folder = self.folder / "train" if options.has_eval else self.folder
+        eval_folder = self.folder / "eval" if options.has_eval else None
+        prompts = PromptWriter(self.tokenizer, self.renderer.template, options.prompts)
+        hold = None
+        if options.eval_fraction is not None or options.eval_count is not None:
+            hold = HoldOut(fraction=options.eval_fraction, count=options.eval_count, seed=options.seed)
+        eval_writer = ArrowWriter(eval_folder) if eval_folder is not None else None
+        with ArrowWriter(train_folder) as writer:
+            packer = Packer(options.packing, options.max_length)
+            for chunk in self._chunks(train, self.counts):
+                rows = chunk.rows
+                if hold is not None and eval_writer is not None:
+                    rows, held = hold.split(rows)
+                    if held is not None:
+                        self._write_eval(eval_writer, prompts, held)
+                elif eval_writer is None:
+                    prompts.add(rows)
+                for packed in packer.add(rows):
+                    self._write(writer, packed)
+                self.progress(chunk.bytes, len(chunk.rows.ids))
+            for packed in packer.finish():
+                self._write(writer, packed)
+        if eval_writer is not None:
+            with eval_writer:
+                if eval_probe is not None:
+                    for chunk in self._chunks(eval_probe, self.eval_counts):
+                        self._write_eval(eval_writer, prompts, chunk.rows)
+                elif hold is not None and (held := hold.held()) is not None:
+                    self._write_eval(eval_writer, prompts, held)
+            write_split_names(self.folder, ["train", "eval"])
+        if options.prompts:
+            prompts.write((eval_folder or self.folder) / "prompts.jsonl")
+        return self._meta(train, writer, eval_writer)
+
+    def _chunks(self, probe: Probe, counts: Counts) -> Iterator[Chunk]:
+        options = self.options
+        workers = options.workers or default_workers()
+        work = BlockWorker(options, probe.make_layout(), self.renderer, split_later=options.packing == "concat")
+        for chunk in in_order(read_blocks(probe), work, workers):
+            counts.add(chunk.counts)
+            self._list_rejects(chunk.rejects)
+            yield chunk
+
+    def _list_rejects(self, rejects: list[Reject]) -> None:
+        if rejects:
+            with open(self.rejects, "a", encoding="utf-8") as file:
+                for reject in rejects:
+                    file.write(json.dumps(dataclasses.asdict(reject), ensure_ascii=False) + "\n")
+
+    def _write(self, writer: ArrowWriter, packed: PackedRows) -> None:
+        # A row cut from long prompts may hold no answer at all.
+        trained = np.concatenate(([0], np.cumsum(packed.labels != IGNORE)))
+        empty = trained[packed.offsets[1:]] == trained[packed.offsets[:-1]]
+        if empty.any():
+            self.counts.drop("packed row without a trained token", int(empty.sum()))
+            packed = packed.select(~empty)
+        self.contract.check(packed)
+        writer.write(packed)
+
+    def _write_eval(self, writer: ArrowWriter, prompts: PromptWriter, rows: TokenRows) -> None:
+        if self.options.packing == "concat":
+            rows, _, cut = fit(rows, self.options.max_length, "cut")
+            self.eval_counts.cut += int(cut.sum())
+            nothing = masked(rows)
+            self.eval_counts.drop("no trained token left", int(nothing.sum()))
+            rows = rows.select(~nothing)
+        prompts.add(rows)
+        packed = unpacked(rows)
+        self.contract.check(packed)
+        writer.write(packed)
+
+    def _meta(self, train: Probe, writer: ArrowWriter, eval_writer: ArrowWriter | None) -> dict[str, Any]:
+        options = self.options
+        if not writer.rows:
+            raise UserError(
+                "nothing is left to train on", file=train.files[0], found=_reasons(self.counts), expected="one row"
+            )
+        if eval_writer is not None and not eval_writer.rows:
+            raise UserError(
+                "nothing is left to evaluate on",
+                file=options.eval_input or train.files[0],
+                found=_reasons(self.eval_counts),
+                expected="one row",
+            )
+        template = self.renderer.template
+        meta: dict[str, Any] = {
+            "source": train.layout,
+            "files": [path.name for path in train.files],
+            "template": template.name,
+            "template_source": template.source,
+            "system": options.system if options.system is not None else template.default_system,
+            "generation_prompt": self.renderer.generation_prompt,
+            "end_of_answer": template.end,
+            "end_of_answer_id": self.tokenizer.special_id(template.end),
+            "loss_on": options.loss_on,
+            "labels_shifted": False,
+            "ignore_index": IGNORE,
+            "max_length": options.max_length,
+            "on_long": options.on_long,
+            "odd_turns": options.odd_turns,
+            "packing": options.packing,
+            "seed": options.seed,
+            "tokenizer": self.tokenizer.digest,
+            "vocabulary_size": self.tokenizer.vocabulary_size,
+            "train": {**writer.summary(), **dataclasses.asdict(self.counts)},
+        }
+        if eval_writer is not None:
+            meta["eval"] = {**eval_writer.summary(), **dataclasses.asdict(self.eval_counts)}
+        return meta
+
+
+def _reasons(counts: Counts) -> str:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+    return f"{counts.records} records" + (f": {dropped}" if dropped else "")

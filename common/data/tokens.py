@@ -1,0 +1,225 @@
+"""Conversations to token rows: one encoding of all texts of a batch, then arrays only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from common.data.records import ASSISTANT, DOCUMENT, SYSTEM, USER, Batch, string_buffers
+from common.data.templates import Content, Literal, Piece, Special, Template
+from common.errors import UserError
+from common.tokenizer import Tokenizer
+
+IGNORE = -100
+FIRST_USER = 4  # a role of its own here: the first user turn of a conversation
+
+
+@dataclass
+class TokenRows:
+    """Token rows. Row i is ids[offsets[i]:offsets[i+1]].
+
+    ids: int32 [tokens]; loss: bool [tokens], which tokens are trained; offsets: int64 [rows + 1];
+    prompt: int32 [rows], the tokens before the last answer; source: int64 [rows], as in Batch;
+    rounds: where each answer ends in ids, int64 [answers], ascending; only as rendered, not after `take`.
+    """
+
+    ids: npt.NDArray[np.int32]
+    loss: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int64]
+    prompt: npt.NDArray[np.int32]
+    source: npt.NDArray[np.int64]
+    rounds: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> TokenRows:
+        """The rows where `keep` (bool [rows]) is true."""
+        if keep.all():
+            return self
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> TokenRows:
+        """The rows of these numbers in this order."""
+        lengths = np.diff(self.offsets)[rows]
+        index = ragged(self.offsets[:-1][rows], lengths)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return TokenRows(self.ids[index], self.loss[index], offsets, self.prompt[rows], self.source[rows])
+
+
+def concatenate(parts: list[TokenRows]) -> TokenRows:
+    """All rows of `parts`, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0] + [len(part.ids) for part in parts])
+    offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts[:-1], strict=True)]
+    return TokenRows(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.loss for part in parts]),
+        np.concatenate([*offsets, starts[-1:]]),
+        np.concatenate([part.prompt for part in parts]),
+        np.concatenate([part.source for part in parts]),
+    )
+
+
+def ragged(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The indices starts[0], starts[0] + 1, ... of every slice, one slice after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    index: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return index
+
+
+def positions(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Position ids that begin at 0 in every row."""
+    lengths = np.diff(offsets)
+    return (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)).astype(np.int32)
+
+
+class Renderer:
+    """A template and a tokenizer, made ready to turn batches into token rows."""
+
+    def __init__(self, template: Template, tokenizer: Tokenizer, *, loss_on: str = "answers") -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self.loss_on_all = loss_on == "all"
+        first = template.first_user if template.first_user is not None else template.user
+        self._roles = {
+            SYSTEM: () if template.system_joins else template.system,
+            USER: template.user,
+            ASSISTANT: template.assistant,
+            DOCUMENT: template.document,
+            FIRST_USER: first,
+        }
+        self._constants: dict[Piece, npt.NDArray[np.int32]] = {
+            piece: self._encode(piece)
+            for pieces in (template.begin, *self._roles.values())
+            for piece in pieces
+            if not isinstance(piece, Content)
+        }
+        self._begin = np.concatenate([self._constants[piece] for piece in template.begin])
+
+    def _encode(self, piece: Piece) -> npt.NDArray[np.int32]:
+        if isinstance(piece, Special):
+            return np.array([self.tokenizer.special_id(piece.name)], dtype=np.int32)
+        assert isinstance(piece, Literal)
+        return self.tokenizer.encode(piece.text)
+
+    @property
+    def generation_prompt(self) -> str:
+        """The generation prompt as text."""
+        pieces = self.template.generation_prompt
+        return "".join(p.name if isinstance(p, Special) else p.text for p in pieces if not isinstance(p, Content))
+
+    def render(self, batch: Batch, *, parallel: bool | None = None) -> TokenRows:
+        """The token rows of `batch`, whose rows have passed `records.check`. Nothing is cut here."""
+        if self.template.default_system is not None:
+            batch = batch.with_system(self.template.default_system)
+        roles = self._turn_roles(batch)
+        self._refuse_unknown(roles)
+        leads = self._leads(batch, roles)
+        # One array of all texts of the batch, in any order: `slot` says where each belongs.
+        texts: list[pa.StringArray] = []
+        widths = np.array([len(self._roles[role]) for role in range(5)])
+        slots = np.concatenate(([0], np.cumsum(widths[roles])))
+        kind = np.zeros(slots[-1], dtype=np.bool_)  # a text of the batch, or a constant
+        number = np.zeros(slots[-1], dtype=np.int64)  # which one
+        trained = np.zeros(slots[-1], dtype=np.bool_)
+        constants: list[npt.NDArray[np.int32]] = [self._begin]
+        count = 0
+        for role, pieces in self._roles.items():
+            turns = np.flatnonzero(roles == role)
+            if not len(turns) or not pieces:
+                continue
+            content = batch.texts if len(turns) == len(roles) else batch.texts.take(pa.array(turns))
+            for place, piece in enumerate(pieces):
+                at = slots[turns] + place
+                trained[at] = piece.loss
+                if isinstance(piece, Content):
+                    lead = leads.take(pa.array(turns)) if leads is not None and role == FIRST_USER else None
+                    texts.append(_text(piece, content, lead))
+                    kind[at] = True
+                    number[at] = np.arange(count, count + len(turns))
+                    count += len(turns)
+                else:
+                    number[at] = len(constants)
+                    constants.append(self._constants[piece])
+        return self._assemble(batch, roles, slots, kind, number, trained, constants, texts, parallel)
+
+    def _assemble(
+        self,
+        batch: Batch,
+        roles: npt.NDArray[np.uint8],
+        slots: npt.NDArray[np.int64],
+        kind: npt.NDArray[np.bool_],
+        number: npt.NDArray[np.int64],
+        trained: npt.NDArray[np.bool_],
+        constants: list[npt.NDArray[np.int32]],
+        texts: list[pa.StringArray],
+        parallel: bool | None,
+    ) -> TokenRows:
+        _, text_offsets, data = string_buffers(pa.concat_arrays(texts) if texts else pa.array([], pa.string()))
+        encoded = self.tokenizer.encode_utf8(data, text_offsets, parallel=parallel)
+        pool = np.concatenate([*constants, encoded.ids])
+        constant_lengths = np.array([len(c) for c in constants])
+        constant_starts = np.cumsum(constant_lengths) - constant_lengths
+        text_starts = encoded.offsets[:-1] + constant_lengths.sum()
+        text_lengths = np.diff(encoded.offsets)
+        starts = np.empty(len(kind), dtype=np.int64)
+        lengths = np.empty(len(kind), dtype=np.int64)
+        starts[kind], lengths[kind] = text_starts[number[kind]], text_lengths[number[kind]]
+        starts[~kind], lengths[~kind] = constant_starts[number[~kind]], constant_lengths[number[~kind]]
+        # The begin piece stands before the first slot of every row.
+        row_slots = slots[batch.offsets[:-1]]
+        starts = np.insert(starts, row_slots, 0)
+        lengths = np.insert(lengths, row_slots, len(self._begin))
+        trained = np.insert(trained, row_slots, False)
+        rows = np.arange(len(batch) + 1)
+        slot_ends = np.concatenate(([0], np.cumsum(lengths)))
+        offsets = slot_ends[np.append(row_slots, len(kind)) + rows]
+        ids = pool[ragged(starts, lengths)]
+        loss = np.ones(len(ids), dtype=np.bool_) if self.loss_on_all else np.repeat(trained, lengths)
+        # What predicts the first token of a row is the end of another one: it is never trained.
+        loss[offsets[:-1]] = False
+        last = batch.offsets[1:] - 1
+        lead_pieces = np.where(roles[last] == ASSISTANT, len(self.template.generation_prompt), 0)
+        prompt = (slot_ends[slots[last] + rows[1:] + lead_pieces] - offsets[:-1]).astype(np.int32)
+        answers = np.flatnonzero(roles == ASSISTANT)
+        row_of = np.searchsorted(batch.offsets, answers, side="right")
+        return TokenRows(ids, loss, offsets, prompt, batch.source, slot_ends[slots[answers + 1] + row_of])
+
+    def _turn_roles(self, batch: Batch) -> npt.NDArray[np.uint8]:
+        roles = batch.roles.copy()
+        if self.template.first_user is not None or self.template.system_joins:
+            starts = batch.offsets[:-1]
+            first = starts + (roles[starts] == SYSTEM)
+            roles[first[roles[first] == USER]] = FIRST_USER
+        return roles
+
+    def _refuse_unknown(self, roles: npt.NDArray[np.uint8]) -> None:
+        if not self.template.document and (roles == DOCUMENT).any():
+            hint = "use the template plain, or a source of conversations"
+            raise UserError("documents have no turns", found=f"template {self.template.name}", hint=hint)
+
+    def _leads(self, batch: Batch, roles: npt.NDArray[np.uint8]) -> pa.StringArray | None:
+        """For every turn the text of the system turn before it, or nothing."""
+        if not self.template.system_joins or not (roles == SYSTEM).any():
+            return None
+        after = np.zeros(len(roles), dtype=np.bool_)
+        after[1:] = roles[:-1] == SYSTEM
+        index = pa.array(np.arange(len(roles)) - 1, mask=~after)
+        return pc.fill_null(batch.texts.take(index), "")
+
+
+def _text(piece: Content, content: pa.StringArray, lead: pa.StringArray | None) -> pa.StringArray:
+    if piece.strip:
+        content = pc.utf8_trim_whitespace(content)
+    if lead is not None:
+        return pc.binary_join_element_wise(lead, piece.before, content, piece.after, "")
+    if piece.before or piece.after:
+        return pc.binary_join_element_wise(piece.before, content, piece.after, "")
+    return content
