@@ -7,70 +7,99 @@ import os
 import shutil
 from pathlib import Path
 
-from common import tokenizer as tokenizers
-from common.errors import UserError
-from common.files import whole_directory
-from common.weights import config as configs
-from common.weights import hugging_face, tiny, tokenizer_files
-from common.weights.inspect import inspect
+from common.files import remove, whole_directory, write_json
+from common.weights import companions, convert, hub, hugging_face, peft, tiny, tokenizer_files
+from common.weights.convert import Options
+from common.weights.source import Source, open_source, weight_map
 
 TINY = "tiny"
-_COMPANIONS = ("config.json", "generation_config.json", hugging_face.INDEX)
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
 
 def get(
-    source: str, target: Path, *, to: str = "hf", tokenizer: Path | None = None, seed: int = 0, kind: str | None = None
+    source: str,
+    target: Path,
+    options: Options,
+    *,
+    tokenizer: Path | None = None,
+    config: Path | None = None,
+    base: Path | None = None,
+    kind: str | None = None,
+    seed: int = 0,
+    revision: str | None = None,
 ) -> None:
-    """Put the model `source` into the folder `target` in format `to`, whole or not at all.
+    """Put the model `source` into the folder `target`, whole or not at all.
 
-    `source` is "tiny" or a path. A folder already in the wanted format is checked and its files are
-    linked, not copied. `tokenizer` (file or folder) replaces the tokenizer files. Raises UserError
-    for broken weights, ids that do not fit, or a target that is not empty. `kind` is base or instruct;
-    with `tokenizer` and no `kind`, a model that ends at <|eot_id|> counts as instruct.
+    `source` is "tiny", a path or a hub id. A model already in the wanted format is checked and its
+    files are linked, not copied; another one is converted. The other arguments are those of
+    `common.weights.convert.convert`; `seed` is the tiny model's. Raises UserError for broken weights,
+    ids that do not fit, or a target that is not empty.
     """
+    options.check()
     if source == TINY and not Path(TINY).exists():
-        tiny.make(target, seed=seed, kind=kind or tokenizer_files.BASE, vocabulary=tokenizer)
+        _make_tiny(target, options, tokenizer, kind or tokenizer_files.BASE, seed)
         return
-    folder = Path(source)
-    _refuse_same(folder, target)
-    summary = inspect(folder)
-    if tokenizer is None:
-        tokenizer_files.check(folder, summary.config)
-    else:
-        _check_fits(tokenizer, summary.config)
-    companions = [name for name in _COMPANIONS if (folder / name).is_file()]
-    if tokenizer is None:
-        companions += [name for name in tokenizer_files.NAMES if (folder / name).is_file()]
+    path = hub.resolve(source, "model", revision)
+    convert.check_places(path, target)
+    if not peft.is_adapter(path):
+        opened = open_source(path, config)
+        if _fits(opened, options):
+            _link(opened, target, options, tokenizer, kind)
+            return
+    convert.convert(path, target, options, config=config, base=base, tokenizer=tokenizer, kind=kind)
+
+
+def _make_tiny(target: Path, options: Options, tokenizer: Path | None, kind: str, seed: int) -> None:
+    dtype = options.dtype or "bf16"
+    if options.to == "hf":
+        tiny.make(target, seed=seed, kind=kind, dtype=dtype, vocabulary=tokenizer)
+        return
+    between = target.with_name(target.name + ".hf")
+    remove(between)
+    try:
+        tiny.make(between, seed=seed, kind=kind, dtype=dtype, vocabulary=tokenizer)
+        convert.convert(between, target, options)
+    finally:
+        remove(between)
+
+
+def _fits(source: Source, options: Options) -> bool:
+    if source.format != options.to or options.split > 1 or options.qkv_concat or len(_names(source)) == 0:
+        return False
+    return options.dtype is None or all(tensor.dtype.name == options.dtype for tensor in source.tensors.values())
+
+
+def _names(source: Source) -> list[str]:
+    """The names that the source's files have in a folder of this format; empty when they cannot be linked."""
+    names = [file.name for file in source.files]
+    if source.format == "meta":
+        return names
+    if len(names) == 1:
+        return [convert.CKPT_NAME if source.format == "mindspore" else hugging_face.SINGLE]
+    return names if (source.folder / hugging_face.INDEX).is_file() else []
+
+
+def _link(source: Source, target: Path, options: Options, tokenizer: Path | None, kind: str | None) -> None:
+    model = companions.resolve(source, tokenizer, kind)
     with whole_directory(target) as partial:
-        for file in hugging_face.shard_files(folder):
-            _link(file, partial / file.name)
-        for name in companions:
-            # Copied, because someone may edit the result's config: a link would change the source.
-            shutil.copyfile(folder / name, partial / name)
-        if tokenizer is not None:
-            tokenizer_files.write(tokenizer, partial, kind or tokenizer_files.kind_of(summary.config, tokenizer))
-            tokenizer_files.check(partial, summary.config)
+        for file, name in zip(source.files, _names(source), strict=True):
+            _link_file(file, partial / name)
+        # Small files are copied, because someone may edit the result's config: a link would change the source.
+        if len(source.files) > 1 and source.format != "meta":
+            index = source.folder / hugging_face.INDEX
+            shutil.copyfile(index, partial / index.name)
+            if source.format == "mindspore-safetensors":
+                write_json(partial / convert.NAME_MAP, weight_map(index))
+        companions.write(source, partial, model, options.layout, tokenizer=tokenizer, kind=kind, qkv_concat=False)
 
 
-def _refuse_same(source: Path, target: Path) -> None:
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError("the source and the output are the same", file=source, hint="choose another output")
-
-
-def _check_fits(tokenizer: Path, config: configs.LlamaConfig) -> None:
-    size = tokenizers.load(tokenizer).vocabulary_size
-    if size > config.vocab_size:
-        expected = f"at most vocab_size, {config.vocab_size}"
-        raise UserError("the tokenizer has more ids than the model", file=tokenizer, found=size, expected=expected)
-
-
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     """A hard link, a symbolic link across file systems, a copy where neither works."""
     real = source.resolve()  # a hub's cache holds links to blobs
     try:
         os.link(real, target)
     except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES):
+        if error.errno not in _NO_LINK:
             raise
         try:
             target.symlink_to(real)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.weights import config as configs
-from common.weights import hugging_face
-from common.weights.config import LlamaConfig
-from common.weights.safetensors_header import ITEM_SIZES
+from common.weights.config import ARCHITECTURE, LlamaConfig
+from common.weights.source import Source, dtype_counts, open_source
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A model on disk. `dtype` is the one that most parameters have, as in the format's headers (BF16, F32)."""
+    """A model on disk. `dtype` (fp32, bf16, fp16) is the one that most parameters have."""
 
     format: str
     architecture: str
@@ -32,26 +27,24 @@ class Summary:
         return asdict(self)
 
 
-def inspect(path: Path) -> Summary:
+def inspect(path: Path, config: Path | None = None) -> Summary:
     """What the model in `path` is, without loading a tensor; its headers are checked on the way.
 
-    Raises UserError when it is missing, broken, truncated or contradicts its config.
+    `config` replaces the config beside the weights. Raises UserError when the model is missing,
+    broken, truncated or contradicts its config.
     """
-    if not path.exists():
-        raise UserError("no such model", file=path, hint="give a model folder")
-    config = configs.read_hugging_face(path)
-    located = hugging_face.without_extras(hugging_face.locate(path), tied=config.tie_word_embeddings)
-    shapes = {name: item.entry.shape for name, item in located.items()}
-    hugging_face.check_shapes(shapes, configs.tensor_shapes(config), path)
-    sizes: Counter[str] = Counter()
-    for item in located.values():
-        sizes[item.entry.dtype] += prod(item.entry.shape)
+    return summarise(open_source(path, config))
+
+
+def summarise(source: Source) -> Summary:
+    """What the open model `source` is."""
+    counts = dtype_counts(source)
     return Summary(
-        format="hf",
-        architecture=configs.ARCHITECTURE,
-        parameters=sizes.total(),
-        dtype=sizes.most_common(1)[0][0],
-        shards=len({item.file for item in located.values()}),
-        bytes=sum(ITEM_SIZES[dtype] * count for dtype, count in sizes.items()),
-        config=config,
+        format=source.format,
+        architecture=ARCHITECTURE,
+        parameters=sum(counts.values()),
+        dtype=next(iter(counts)),
+        shards=len(source.files),
+        bytes=sum(tensor.nbytes for tensor in source.tensors.values()),
+        config=source.config,
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import RunError
-from common.weights.dtypes import Array, DType, cast
+from common.errors import RunError, UserError
+from common.weights.dtypes import DTYPES, Array, DType, cast
 
 BLOCK = 8 * 2**20  # bytes read at once; a few of these are all the memory a conversion needs
 
@@ -31,6 +31,7 @@ class Tensor(ABC):
 
     dtype: DType
     shape: tuple[int, ...]
+    granule: int = 1  # rows that are best read together
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
@@ -52,9 +53,37 @@ class Tensor(ABC):
 
     def blocks(self, size: int = BLOCK) -> Iterator[Array]:
         """The tensor in order, in blocks of whole rows of about `size` bytes."""
-        step = max(1, size // max(1, self.row_bytes))
+        step = max(1, size // max(1, self.row_bytes * self.granule)) * self.granule
         for start in range(0, self.shape[0], step):
             yield self.read(start, min(start + step, self.shape[0]))
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """An entry of a weights file as its header states it, of any type; nothing of it has been read."""
+
+    name: str
+    dtype_name: str  # in the file's own words
+    dtype: DType | None  # None for a type that weights do not have: counters, optimizer state, quantized values
+    shape: tuple[int, ...]
+    extents: tuple[Extent, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return sum(extent.length for extent in self.extents)
+
+    def open(self) -> Tensor:
+        """The tensor. Raises UserError for a type that weights do not have."""
+        if self.dtype is None:
+            raise UserError(
+                f"tensor {self.name!r} has a dtype that Llama 3 weights do not have",
+                file=self.extents[0].file if self.extents else None,
+                found=self.dtype_name,
+                expected=", ".join(DTYPES),
+                hint="quantized weights cannot be converted: take the original model",
+            )
+        return Stored(self.dtype, self.shape, self.extents)
 
 
 class Stored(Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common import tokenizer as tokenizers
@@ -85,3 +86,9 @@ def kind_of(config: LlamaConfig, vocabulary: Path) -> str:
     """The kind of model that `config` describes: instruct when one of its eos ids is <|eot_id|>."""
     end = tokenizers.load(vocabulary).special.get(END_OF_TURN)
     return INSTRUCT if end in config.eos_token_ids else BASE
+
+
+def with_special_ids(config: LlamaConfig, vocabulary: Path, kind: str) -> LlamaConfig:
+    """`config` with the special ids of the tokenizer in `vocabulary`, for a model of `kind`."""
+    _, bos, eos, pad = special_ids(vocabulary, kind)
+    return replace(config, bos_token_id=bos, eos_token_id=eos, pad_token_id=pad)

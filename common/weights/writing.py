@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from common.weights.tensors import Extent, Tensor
 
-WORKERS = 2  # numpy and the kernel's copying release the interpreter's lock
-COPY_STEP = 64 * 2**20  # bytes copied between two progress reports
+WORKERS = 2  # numpy, zlib and the kernel's copying release the interpreter's lock
+COPY_STEP = 32 * 2**20  # bytes copied between two progress reports
+FLUSH_EVERY = 128 * 2**20  # bytes written before the disk is asked to begin
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 Report = Callable[[int], object]  # called with the number of bytes just written, from any worker
+Headers = Sequence[tuple[int, bytes]]  # (offset in the file, content)
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file to be written: bytes at stated offsets (headers), tensors, and the whole size."""
+    """A file to be written: bytes at stated offsets, tensors, and the whole size.
+
+    With `finish`, the CRC-32 of every piece is computed on the way and `finish` gives, from these in
+    the order of the pieces, what is written last.
+    """
 
     name: str
     size: int
     headers: tuple[tuple[int, bytes], ...]
     pieces: tuple[Piece, ...]
+    finish: Callable[[Sequence[int]], Headers] | None = None
 
 
 class _Stop(Exception):
@@ -42,100 +50,119 @@ class _Stop(Exception):
 
 
 def write_file(folder: Path, output: OutputFile, report: Report, workers: int = WORKERS) -> None:
-    """Write `output` into `folder` under its name in one step, synchronised to the disk.
-
-    Largest tensors go first so that the workers end together.
-    """
+    """Write `output` into `folder` under its name in one step, synchronised to the disk."""
     partial = folder / (output.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)  # a rank's own folder
     target = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    stop = threading.Event()
     try:
-        os.ftruncate(target, output.size)
-        for offset, content in output.headers:
-            _write_exactly(target, memoryview(content), offset)
-        pieces = sorted(output.pieces, key=lambda piece: -piece.tensor.nbytes)
-
-        def write(piece: Piece) -> None:
-            _write_piece(target, piece, report, stop)
-
-        if workers == 1 or len(pieces) < 2:
-            for piece in pieces:
-                write(piece)
-        else:
-            _in_parallel(write, pieces, workers, stop)
-        os.fsync(target)
+        try:
+            os.ftruncate(target, output.size)
+            _Writer(target, output, report).run(workers)
+            os.fsync(target)
+        finally:
+            os.close(target)
+        os.replace(partial, folder / output.name)
     except BaseException:
-        os.close(target)
         partial.unlink(missing_ok=True)
         raise
-    os.close(target)
-    os.replace(partial, folder / output.name)
 
 
-def _in_parallel(write: Callable[[Piece], None], pieces: Sequence[Piece], workers: int, stop: threading.Event) -> None:
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(write, piece) for piece in pieces]
+class _Writer:
+    def __init__(self, target: int, output: OutputFile, report: Report) -> None:
+        self._target = target
+        self._output = output
+        self._report = report
+        self._stop = threading.Event()
+        self._unflushed = 0
+        self._flushing = threading.Lock()
+
+    def run(self, workers: int) -> None:
+        for offset, content in self._output.headers:
+            self._put(memoryview(content), offset)
+        pieces = self._output.pieces
+        checksums = [0] * len(pieces)
+
+        def write(number: int) -> None:
+            checksums[number] = self._write(pieces[number])
+
+        # The largest go first, so that the workers end together.
+        order = sorted(range(len(pieces)), key=lambda number: -pieces[number].tensor.nbytes)
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(write, number) for number in order]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                # After a failure and on an interrupt: a worker in the midst of gigabytes sees this.
+                if not all(future.done() and future.exception() is None for future in futures):
+                    self._stop.set()
+                for future in futures:
+                    future.cancel()
+        for future in futures:
+            error = None if future.cancelled() else future.exception()
+            if error is not None and not isinstance(error, _Stop):
+                raise error
+        if self._output.finish is not None:
+            for offset, content in self._output.finish(checksums):
+                self._put(memoryview(content), offset)
+
+    def _write(self, piece: Piece) -> int:
+        """Write one piece and return its CRC-32, 0 where nobody asks for it."""
+        checksum = 0
+        offset = piece.offset
+        extents = piece.tensor.extents()
+        if extents is not None and self._output.finish is None:
+            for extent in extents:
+                self._copy(extent, offset)
+                offset += extent.length
+            return checksum
+        for block in piece.tensor.blocks():
+            content = block.reshape(-1).data.cast("B")
+            if self._output.finish is not None:
+                checksum = zlib.crc32(content, checksum)
+            self._put(content, offset)
+            offset += len(content)
+            self._written(len(content))
+        return checksum
+
+    def _copy(self, extent: Extent, offset: int) -> None:
+        source = os.open(extent.file, os.O_RDONLY)
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            done = 0
+            while done < extent.length:
+                step = min(COPY_STEP, extent.length - done)
+                count = self._copy_step(source, extent.offset + done, offset + done, step)
+                if count == 0:
+                    raise OSError(errno.EIO, "the file became shorter while it was read", str(extent.file))
+                done += count
+                self._written(count)
         finally:
-            # On an interrupt too: a worker that is copying gigabytes sees this within a step.
-            if not all(future.done() and future.exception() is None for future in futures):
-                stop.set()
-            for future in futures:
-                future.cancel()
-    for future in futures:
-        error = None if future.cancelled() else future.exception()
-        if error is not None and not isinstance(error, _Stop):
-            raise error
+            os.close(source)
 
+    def _copy_step(self, source: int, source_offset: int, offset: int, length: int) -> int:
+        """Copy up to `length` bytes inside the kernel, or through a buffer where the kernel cannot."""
+        try:
+            return os.copy_file_range(source, self._target, length, source_offset, offset)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+        content = os.pread(source, min(length, 8 * 2**20), source_offset)
+        self._put(memoryview(content), offset)
+        return len(content)
 
-def _write_piece(target: int, piece: Piece, report: Report, stop: threading.Event) -> None:
-    extents = piece.tensor.extents()
-    offset = piece.offset
-    if extents is not None:
-        for extent in extents:
-            _copy(extent, target, offset, report, stop)
-            offset += extent.length
-        return
-    for block in piece.tensor.blocks():
-        if stop.is_set():
-            raise _Stop
-        content = block.data.cast("B")
-        _write_exactly(target, content, offset)
-        offset += len(content)
-        report(len(content))
-
-
-def _copy(extent: Extent, target: int, offset: int, report: Report, stop: threading.Event) -> None:
-    source = os.open(extent.file, os.O_RDONLY)
-    try:
+    def _put(self, content: memoryview, offset: int) -> None:
         done = 0
-        while done < extent.length:
-            if stop.is_set():
-                raise _Stop
-            step = min(COPY_STEP, extent.length - done)
-            count = _copy_step(source, extent.offset + done, target, offset + done, step)
-            if count == 0:
-                raise OSError(errno.EIO, "the file became shorter while it was read", str(extent.file))
-            done += count
-            report(count)
-    finally:
-        os.close(source)
+        while done < len(content):
+            done += os.pwrite(self._target, content[done:], offset + done)
 
-
-def _copy_step(source: int, source_offset: int, target: int, offset: int, length: int) -> int:
-    """Copy up to `length` bytes inside the kernel, or through a buffer where the kernel cannot."""
-    try:
-        return os.copy_file_range(source, target, length, source_offset, offset)
-    except OSError as error:
-        if error.errno not in _NO_KERNEL_COPY:
-            raise
-    content = os.pread(source, min(length, 8 * 2**20), source_offset)
-    _write_exactly(target, memoryview(content), offset)
-    return len(content)
-
-
-def _write_exactly(target: int, content: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(content):
-        done += os.pwrite(target, content[done:], offset + done)
+    def _written(self, count: int) -> None:
+        self._report(count)
+        if self._stop.is_set():
+            raise _Stop
+        self._unflushed += count
+        if self._unflushed >= FLUSH_EVERY and self._flushing.acquire(blocking=False):
+            # The disk works while the next tensors are computed, instead of all at the end.
+            try:
+                self._unflushed = 0
+                os.fdatasync(self._target)
+            finally:
+                self._flushing.release()
