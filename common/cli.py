@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from common.errors import EXIT_FAILED, EXIT_USAGE, UserError
+from common.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 
 TRACEBACK_VARIABLE = "LLAMA3_RECIPES_TRACEBACK"
 
@@ -35,8 +35,8 @@ def call(main: Callable[[], object]) -> int:
         status = main()
     except UserError as error:
         return _complain(str(error), error.status)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+    except KeyboardInterrupt as interrupt:
+        return _complain(str(interrupt) or "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 EXIT_FAILED = 1  # a failure while running
 EXIT_USAGE = 2  # a wrong call or wrong input
+EXIT_INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 
 class UserError(Exception):

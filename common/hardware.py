@@ -40,3 +40,15 @@ def choose(recipe: Recipe, candidates: list[str]) -> str:
         expected=" or ".join(candidates),
         hint="name one with --platform; without the hardware, --dry-run shows what would run",
     )
+
+
+def need(identifier: str, wanted: int) -> None:
+    """Raise UserError when this machine has fewer than `wanted` devices of the platform."""
+    here = devices(identifier)
+    if 0 <= here < wanted:
+        raise UserError(
+            f"too few devices: the run takes {wanted} of platform {identifier}",
+            found=here,
+            expected=wanted,
+            hint="--nproc-per-node takes fewer; --dry-run shows the plan without the hardware",
+        )

@@ -67,8 +67,6 @@ class Framework(Strict):
     backend: str
     """The communication backend: nccl, hccl, gloo."""
     dtypes: list[str]
-    patches: dict[str, list[str]] = {}
-    """Patches that this platform needs, by framework package."""
     wheels: dict[str, Wheels] = {}
     system_packages: bool = False
     """True where the environment builds on the system's Python packages (a vendor's builds)."""

@@ -14,8 +14,8 @@ from common.settings import SECTIONS, Settings
 from common.yaml_file import Document, load
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("data", "weights", "train", "export", "evaluate", "report")
-Stage = Literal["data", "weights", "train", "export", "evaluate", "report"]
+STAGES = ("weights", "data", "train", "export", "evaluate", "report")
+Stage = Literal["weights", "data", "train", "export", "evaluate", "report"]
 
 
 class Defect(Strict):
@@ -46,6 +46,8 @@ class RecipePlatform(Strict):
     tier: Literal["declared", "smoked", "verified"]
     requirements: str
     """The pins, a file of the recipe's folder."""
+    patches: list[str] = []
+    """Corrections that the framework needs here: FRAMEWORK.MODULE under patches/."""
     log: str | None = None
     """The log of a run: needed above the tier `declared`."""
 

@@ -18,6 +18,12 @@ class Values:
         self._values = dict(values)
         self.used: set[str] = set()
 
+    def also(self, **more: Any) -> Values:
+        """These values and `more`; what is used of either counts as used here."""
+        both = Values({**self._values, **more})
+        both.used = self.used
+        return both
+
     def get(self, name: str) -> Any:
         """The value of a reference. Raises UserError when there is none of that name."""
         if name not in self._values:

@@ -106,6 +106,12 @@ class SftTrainer(SFTTrainer):
             (folder / COMPLETE).write_text(json.dumps({"step": self.state.global_step}))
 
 
+    def save_last_checkpoint(self) -> None:
+        """A checkpoint of the last step, unless it was one to be saved anyway: export reads the newest."""
+        if self.state.global_step % self.args.save_steps:
+            self._save_checkpoint(self.model, trial=None)
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak bytes of this rank: of the accelerator's allocator, or of the process on a CPU."""
     if device.type == "cpu":

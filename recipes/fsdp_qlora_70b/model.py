@@ -16,6 +16,7 @@ import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -38,6 +39,10 @@ class Weights:
             only = folder / "model.safetensors"
             with safe_open(only, "pt") as file:
                 self.files = dict.fromkeys(file.keys(), only)
+
+    def shape(self, name: str) -> list[int]:
+        with safe_open(self.files[name], "pt") as file:
+            return file.get_slice(name).get_shape()
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         with safe_open(self.files[name], "pt") as file:
@@ -63,22 +68,40 @@ def build(
     return peft_model
 
 
+class LoraWeights:
+    """LoRA tensors by name, fp32: from a saved adapter, or fresh.
+
+    Fresh, B is zero and A is uniform in ±1/sqrt(in_features), the bound of nn.Linear's own init, drawn per
+    tensor from the seed and its name: the same whatever the number of ranks and the order of loading.
+    """
+
+    def __init__(self, seed: int, adapter: Path | None) -> None:
+        self.seed = seed
+        self.saved = load_file(adapter / "adapter_model.safetensors") if adapter else None
+
+    def get(self, name: str, shape: torch.Size) -> torch.Tensor:
+        if self.saved is not None:
+            return self.saved[f"base_model.model.{name}".replace(".default", "")].float()
+        if "lora_B" in name:
+            return torch.zeros(shape)
+        generator = torch.Generator().manual_seed(self.seed ^ zlib.crc32(name.encode()))
+        bound = shape[1] ** -0.5
+        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
 def load_sharded(
     model: PeftModel,
     folder: Path,
+    lora: LoraWeights,
     *,
     mesh: DeviceMesh,
     device: torch.device,
     dtype: torch.dtype,
     reduce_dtype: torch.dtype,
+    reshard_after_forward: bool,
     cpu_offload: bool,
-    seed: int,
-) -> PeftModel:
-    """Give the meta model of `build` its weights, layer by layer, each sharded before the next is read.
-
-    LoRA's A is drawn per tensor from `seed` and its name, so the result does not depend on the number
-    of ranks or on the order of loading. B is zero. LoRA weights are fp32.
-    """
+) -> None:
+    """Give the meta model of `build` its weights, layer by layer, each sharded before the next is read."""
     weights = Weights(folder)
     base = model.get_base_model()
     options: dict[str, Any] = {
@@ -90,28 +113,26 @@ def load_sharded(
     # Buffers that are not saved cannot come from the files, so the module is built anew
     base.model.rotary_emb = type(base.model.rotary_emb)(base.config).to(device)
     for index, layer in enumerate(base.model.layers):
-        materialize(layer, f"model.layers.{index}", weights, device, dtype, seed)
-        fully_shard(layer, reshard_after_forward=True, **options)
+        materialize(layer, f"model.layers.{index}", weights, lora, device, dtype)
+        fully_shard(layer, reshard_after_forward=reshard_after_forward, **options)
     for name in ("model.embed_tokens", "model.norm", "lm_head"):
-        materialize(base.get_submodule(name), name, weights, device, dtype, seed)
+        materialize(base.get_submodule(name), name, weights, lora, device, dtype)
     if base.config.tie_word_embeddings:
         base.lm_head.weight = base.model.embed_tokens.weight
     # The root group (embeddings, last norm, head) stays gathered from forward to backward: it is the
     # last to be used and the first to be needed again.
     fully_shard(model, reshard_after_forward=False, **options)
-    return model
 
 
 def materialize(
-    module: nn.Module, prefix: str, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int
+    module: nn.Module, prefix: str, weights: Weights, lora: LoraWeights, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Replace the meta parameters of `module`, whose name in the files is `prefix`, by real ones."""
     for name, child in module.named_modules():
         for parameter_name, parameter in list(child.named_parameters(recurse=False)):
             full_name = ".".join(part for part in (prefix, name, parameter_name) if part).replace(".base_layer", "")
             if "lora_" in full_name:
-                value = lora_init(full_name, parameter.shape, seed).to(device)
-                setattr(child, parameter_name, nn.Parameter(value))
+                setattr(child, parameter_name, nn.Parameter(lora.get(full_name, parameter.shape).to(device)))
             elif full_name == "lm_head.weight" and full_name not in weights.files:
                 continue  # tied to the embeddings
             elif isinstance(child, bnb.nn.Linear4bit) and parameter_name == "weight":
@@ -128,19 +149,11 @@ def materialize(
                 setattr(child, parameter_name, nn.Parameter(value, requires_grad=False))
 
 
-def lora_init(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
-    """A LoRA weight: B zero, A uniform in ±1/sqrt(in_features), the bound of nn.Linear's own init."""
-    if "lora_B" in name:
-        return torch.zeros(shape)
-    generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
-    bound = shape[1] ** -0.5
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
 def check_sharded(model: nn.Module, world_size: int) -> None:
     """Raise RunError unless every parameter of the decoder layers really is sharded over the ranks."""
     for name, parameter in model.named_parameters():
         if not isinstance(parameter, DTensor):
             raise RunError("a parameter is not sharded: FSDP is not in effect", found=name)
-        if ".layers." in name and world_size > 1 and parameter.to_local().numel() * 2 > parameter.numel() + 1:
-            raise RunError("a rank holds more than its share", found=f"{name}: {parameter.to_local().numel()}")
+        share = -(-parameter.shape[0] // world_size) * (parameter.numel() // parameter.shape[0])
+        if parameter.to_local().numel() > share:
+            raise RunError("a rank holds more than its share", found=f"{name}: {parameter.to_local().numel()}", expected=share)

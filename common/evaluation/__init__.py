@@ -1,0 +1,1 @@
+"""Evaluation: metrics, generation, and the file they end in."""

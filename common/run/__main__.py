@@ -1,0 +1,103 @@
+"""python -m common.run RECIPE: what every recipe's run.sh calls."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from common import cli, doctor, hardware, plan, recipe
+from common.errors import EXIT_USAGE, UserError
+from common.run import script, state
+from common.run.runner import Selection, carry_out, fresh
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe's folder or name.")],
+    preset: Annotated[str, typer.Option(help="The size of the run: smoke, full, or another of recipe.yaml.")] = "smoke",
+    model: Annotated[str | None, typer.Option(help="Weights: a folder, or a hub id.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training data: a file, a glob, a folder, or a hub id.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="train.learning_rate=1e-4, or config.sft.optim=... of configs/."),
+    ] = None,
+    platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/RECIPE/PRESET]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command as a script and stop.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage only, again if it is done.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and those after it again.")] = None,
+    start_fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier run left, then start.")] = False,
+    nproc_per_node: Annotated[int | None, typer.Option(min=1, help="Processes (devices) on each node.")] = None,
+    nnodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
+    node_rank: Annotated[int, typer.Option(help="Which node this is, from 0.")] = 0,
+    master_addr: Annotated[str, typer.Option(help="Node 0's address.")] = "127.0.0.1",
+    master_port: Annotated[int, typer.Option(min=1, max=65535, help="A free port of node 0.")] = 29500,
+) -> None:
+    """Fine-tune, export, evaluate and report. The same command again does only what is left."""
+    planned = plan.make(
+        plan.Request(
+            recipe=recipe.find(recipe_folder),
+            preset=preset,
+            platform=platform,
+            model=model,
+            data=data,
+            assignments=tuple(set_ or ()),
+            output=output,
+            nproc_per_node=nproc_per_node,
+            nnodes=nnodes,
+            node_rank=node_rank,
+            master_addr=master_addr,
+            master_port=master_port,
+        )
+    )
+    for option, name in (("--only", only), ("--from", from_)):
+        if name is not None and name not in planned.recipe.stages:
+            raise UserError(f"{option} names no stage", found=name, expected=", ".join(planned.recipe.stages))
+    if dry_run:
+        print(script.render(planned), end="")
+        return
+    doctor.check_inputs(planned)
+    hardware.need(planned.platform_id, planned.cluster.nproc_per_node)
+    console = Console(stderr=False)
+    for line in script.summary(planned):
+        console.print(line, highlight=False, style="dim", soft_wrap=True)
+    with state.lock(planned.run, node_rank):
+        if start_fresh and node_rank == 0:
+            fresh(planned.run)
+        state.check_same_plan(planned)
+        again = shlex.join(["bash", f"{planned.recipe_folder}/run.sh", *_without_fresh(sys.argv[2:])])
+        try:
+            carry_out(planned, Selection(only, from_), console, again)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; this goes on from the last checkpoint:\n  {again}") from None
+
+
+def _without_fresh(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != "--fresh"]
+
+
+def main() -> int:
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # click's own errors of usage, without depending on which click typer brings
+        if hasattr(error, "format_message"):
+            print(f"error: {error.format_message()}\n  to do:    see --help", file=sys.stderr)
+            return EXIT_USAGE
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.call(main))

@@ -1,0 +1,43 @@
+"""Why a stage failed, in one line, read from what it printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+RANK = r"(?:\[rank(?P<rank>\d+)\]:\s*)?"
+OURS = re.compile(RANK + r"error: (?P<text>.*)")
+EXCEPTION = re.compile(RANK + r"(?P<text>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)")
+# What a launcher adds when one of its processes has failed already
+CONSEQUENCES = ("ChildFailedError", "SignalException", "DistNetworkError", "Connection closed by peer", "RendezvousConnection")
+
+
+def cause(log: Path, start: int, exit_status: int) -> str:
+    """The cause of a failure from the bytes of `log` after `start`; from the exit status where it says nothing.
+
+    The project's own message comes first, then the first exception that is not a consequence of another
+    process's end.
+    """
+    with open(log, "rb") as file:
+        file.seek(start)
+        text = file.read().decode("utf-8", errors="replace").splitlines()
+    for index, line in enumerate(text):
+        if match := OURS.fullmatch(line):
+            details = [after for after in _indented(text[index + 1 :])]
+            return "\n".join([match["text"], *details])
+    exceptions = [match["text"] for line in text if (match := EXCEPTION.fullmatch(line.strip()))]
+    for exception in exceptions:
+        if not any(word in exception for word in CONSEQUENCES):
+            return exception
+    if exit_status in (-9, 137) or any("exitcode: -9" in re.sub(r"\s+", " ", line).replace(" :", ":") for line in text):
+        return "a process was killed from outside (signal 9), most likely because the memory ran out"
+    return exceptions[0] if exceptions else f"it ended with exit status {exit_status}"
+
+
+def _indented(lines: list[str]) -> list[str]:
+    taken = []
+    for line in lines:
+        if not line.startswith("  "):
+            break
+        taken.append(line)
+    return taken
