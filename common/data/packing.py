@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from common.data.tokens import IGNORE, TokenRows, concatenate, positions, ragged
+from common.data.tokens import IGNORE, TokenRows, concatenate, positions, slices
 
 METHODS = ("none", "bfd", "concat")
 
@@ -44,11 +44,11 @@ class PackedRows:
 
 def unpacked(rows: TokenRows) -> PackedRows:
     """One document a row."""
-    return PackedRows(rows.ids, _labels(rows), positions(rows.offsets), rows.offsets, len(rows))
+    return PackedRows(rows.ids, _labels(rows.ids, rows.loss), positions(rows.offsets), rows.offsets, len(rows))
 
 
-def _labels(rows: TokenRows) -> npt.NDArray[np.int32]:
-    return np.where(rows.loss, rows.ids, np.int32(IGNORE))
+def _labels(ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    return np.where(loss, ids, np.int32(IGNORE))
 
 
 class Packer:
@@ -114,12 +114,12 @@ def best_fit(rows: TokenRows, length: int) -> PackedRows:
     row_of = assign(np.diff(rows.offsets), length)
     order = np.lexsort((np.arange(len(row_of)), row_of))
     lengths = np.diff(rows.offsets)[order]
-    index = ragged(rows.offsets[:-1][order], lengths)
+    starts, stops = rows.offsets[:-1][order], rows.offsets[1:][order]
+    ids, loss = slices(rows.ids, starts, stops), slices(rows.loss, starts, stops)
     documents = np.concatenate(([0], np.cumsum(lengths)))
     ends = np.append(np.flatnonzero(np.diff(row_of[order])) + 1, len(order))
     offsets = np.concatenate(([0], documents[ends]))
-    labels = np.where(rows.loss[index], rows.ids[index], np.int32(IGNORE))
-    return PackedRows(rows.ids[index], labels, positions(documents), offsets, len(rows))
+    return PackedRows(ids, _labels(ids, loss), positions(documents), offsets, len(rows))
 
 
 def assign(lengths: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.int64]:
@@ -186,6 +186,6 @@ def cut_every(rows: TokenRows, length: int, *, last: bool) -> tuple[PackedRows, 
     borders = np.unique(np.concatenate((rows.offsets[rows.offsets < used], cuts)))
     loss = rows.loss[:used].copy()
     loss[borders[:-1]] = False
-    labels = np.where(loss, rows.ids[:used], np.int32(IGNORE))
+    labels = _labels(rows.ids[:used], loss)
     documents = int((rows.offsets[:-1] < used).sum())
     return PackedRows(rows.ids[:used], labels, positions(borders), cuts, documents), rest

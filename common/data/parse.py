@@ -55,16 +55,15 @@ def _read_json(block: Block, layout: Layout) -> pa.RecordBatch | None:
     except pa.ArrowInvalid:
         return None
     batches = table.to_batches()
-    if len(batches) != 1 or (block.kind == "lines" and len(table) != _count_lines(block.data)):
+    if len(batches) != 1 or (block.kind == "lines" and _count_lines(block.data, len(table)) != len(table)):
         return None
     return batches[0]
 
 
-def _count_lines(data: bytes) -> int:
+def _count_lines(data: bytes, rows: int) -> int:
+    """How many lines hold something."""
     count = data.count(b"\n") + (not data.endswith(b"\n"))
-    if b"\n\n" in data or b"\n\r" in data or data[:1] in b"\r\n" or data.rstrip(b"\n")[-1:] in b" \t\r":
-        return sum(1 for line in data.split(b"\n") if line.strip())
-    return count
+    return count if count == rows else sum(1 for line in data.split(b"\n") if line.strip())
 
 
 def _record_by_record(block: Block, layout: Layout) -> Parsed:

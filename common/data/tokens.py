@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.data.records import ASSISTANT, DOCUMENT, SYSTEM, USER, Batch, string_buffers
-from common.data.templates import Content, Literal, Piece, Special, Template
+from common.data.templates import Content, Piece, Special, Template
 from common.errors import UserError
 from common.tokenizer import Tokenizer
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 IGNORE = -100
 FIRST_USER = 4  # a role of its own here: the first user turn of a conversation
@@ -24,7 +27,7 @@ class TokenRows:
 
     ids: int32 [tokens]; loss: bool [tokens], which tokens are trained; offsets: int64 [rows + 1];
     prompt: int32 [rows], the tokens before the last answer; source: int64 [rows], as in Batch;
-    rounds: where each answer ends in ids, int64 [answers], ascending; only as rendered, not after `take`.
+    rounds: where each answer ends in ids, int64 [answers], ascending; only as rendered, not after `select`.
     """
 
     ids: npt.NDArray[np.int32]
@@ -41,14 +44,11 @@ class TokenRows:
         """The rows where `keep` (bool [rows]) is true."""
         if keep.all():
             return self
-        return self.take(np.flatnonzero(keep))
-
-    def take(self, rows: npt.NDArray[np.int64]) -> TokenRows:
-        """The rows of these numbers in this order."""
-        lengths = np.diff(self.offsets)[rows]
-        index = ragged(self.offsets[:-1][rows], lengths)
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return TokenRows(self.ids[index], self.loss[index], offsets, self.prompt[rows], self.source[rows])
+        offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[keep])))
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], keep, [False])).astype(np.int8)))
+        starts, stops = self.offsets[edges[::2]], self.offsets[edges[1::2]]  # of every run of rows that stay
+        ids, loss = slices(self.ids, starts, stops), slices(self.loss, starts, stops)
+        return TokenRows(ids, loss, offsets, self.prompt[keep], self.source[keep])
 
 
 def concatenate(parts: list[TokenRows]) -> TokenRows:
@@ -66,18 +66,39 @@ def concatenate(parts: list[TokenRows]) -> TokenRows:
     )
 
 
+def slices(
+    array: npt.NDArray[Scalar], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> npt.NDArray[Scalar]:
+    """The slices of `array`, one after the other: faster than `ragged` where they are longer than some 20 elements."""
+    if not len(starts):
+        return array[:0]
+    return np.concatenate([array[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)])
+
+
 def ragged(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The indices starts[0], starts[0] + 1, ... of every slice, one slice after the other."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    index: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    index: npt.NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
+    index += np.arange(total)
     return index
 
 
 def positions(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Position ids that begin at 0 in every row."""
     lengths = np.diff(offsets)
-    return (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)).astype(np.int32)
+    places = np.arange(offsets[-1], dtype=np.int32)
+    places -= np.repeat(offsets[:-1].astype(np.int32), lengths)
+    return places
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One part of a turn: constant ids, or the place of the turn's text."""
+
+    ids: npt.NDArray[np.int32]
+    loss: bool
+    content: Content | None = None
 
 
 class Renderer:
@@ -89,25 +110,31 @@ class Renderer:
         self.loss_on_all = loss_on == "all"
         first = template.first_user if template.first_user is not None else template.user
         self._roles = {
-            SYSTEM: () if template.system_joins else template.system,
-            USER: template.user,
-            ASSISTANT: template.assistant,
-            DOCUMENT: template.document,
-            FIRST_USER: first,
+            SYSTEM: self._slots(() if template.system_joins else template.system),
+            USER: self._slots(template.user),
+            ASSISTANT: self._slots(template.assistant),
+            DOCUMENT: self._slots(template.document),
+            FIRST_USER: self._slots(first),
         }
-        self._constants: dict[Piece, npt.NDArray[np.int32]] = {
-            piece: self._encode(piece)
-            for pieces in (template.begin, *self._roles.values())
-            for piece in pieces
-            if not isinstance(piece, Content)
-        }
-        self._begin = np.concatenate([self._constants[piece] for piece in template.begin])
+        begin = self._slots(template.begin)
+        self._begin = begin[0].ids if begin else np.zeros(0, dtype=np.int32)
+        self._prompt_slots = len(self._slots(template.generation_prompt))
 
-    def _encode(self, piece: Piece) -> npt.NDArray[np.int32]:
-        if isinstance(piece, Special):
-            return np.array([self.tokenizer.special_id(piece.name)], dtype=np.int32)
-        assert isinstance(piece, Literal)
-        return self.tokenizer.encode(piece.text)
+    def _slots(self, pieces: tuple[Piece, ...]) -> list[_Slot]:
+        """What a turn is put together from; constants that follow each other and train alike are one."""
+        made: list[_Slot] = []
+        for piece in pieces:
+            if isinstance(piece, Content):
+                made.append(_Slot(np.zeros(0, dtype=np.int32), piece.loss, piece))
+                continue
+            if isinstance(piece, Special):
+                ids = np.array([self.tokenizer.special_id(piece.name)], dtype=np.int32)
+            else:
+                ids = self.tokenizer.encode(piece.text)
+            if made and made[-1].content is None and made[-1].loss == piece.loss:
+                ids = np.concatenate((made.pop().ids, ids))
+            made.append(_Slot(ids, piece.loss))
+        return made
 
     @property
     def generation_prompt(self) -> str:
@@ -136,18 +163,18 @@ class Renderer:
             if not len(turns) or not pieces:
                 continue
             content = batch.texts if len(turns) == len(roles) else batch.texts.take(pa.array(turns))
-            for place, piece in enumerate(pieces):
+            for place, slot in enumerate(pieces):
                 at = slots[turns] + place
-                trained[at] = piece.loss
-                if isinstance(piece, Content):
+                trained[at] = slot.loss
+                if slot.content is not None:
                     lead = leads.take(pa.array(turns)) if leads is not None and role == FIRST_USER else None
-                    texts.append(_text(piece, content, lead))
+                    texts.append(_text(slot.content, content, lead))
                     kind[at] = True
                     number[at] = np.arange(count, count + len(turns))
                     count += len(turns)
                 else:
                     number[at] = len(constants)
-                    constants.append(self._constants[piece])
+                    constants.append(slot.ids)
         return self._assemble(batch, roles, slots, kind, number, trained, constants, texts, parallel)
 
     def _assemble(
@@ -186,7 +213,7 @@ class Renderer:
         # What predicts the first token of a row is the end of another one: it is never trained.
         loss[offsets[:-1]] = False
         last = batch.offsets[1:] - 1
-        lead_pieces = np.where(roles[last] == ASSISTANT, len(self.template.generation_prompt), 0)
+        lead_pieces = np.where(roles[last] == ASSISTANT, self._prompt_slots, 0)
         prompt = (slot_ends[slots[last] + rows[1:] + lead_pieces] - offsets[:-1]).astype(np.int32)
         answers = np.flatnonzero(roles == ASSISTANT)
         row_of = np.searchsorted(batch.offsets, answers, side="right")

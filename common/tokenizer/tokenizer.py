@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +90,7 @@ class Tokenizer:
         if not large or importlib.util.find_spec("gigatoken") is None:
             whole = data.tobytes()
             bounds = offsets.tolist()
-            texts = [whole[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            texts = [whole[a:b].decode() for a, b in itertools.pairwise(bounds)]
             return self._encode_tiktoken(texts, parallel)
         import awkward
         from awkward import contents, index
