@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from common.data.packing import PackedRows
+from common.data.row_writer import RowWriter
 from common.files import write_json
 
 COLUMNS = ("input_ids", "labels", "position_ids")
@@ -25,24 +25,17 @@ _FEATURES = {
 }
 
 
-class ArrowWriter:
+class ArrowWriter(RowWriter):
     """Writes rows into `folder`, in shards; `close` names the shards and writes what `datasets` needs beside them."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.rows = 0
-        self.tokens = 0
-        self.trained = 0
-        self.documents = 0
-        self.longest = 0
+        super().__init__(folder)
         self._shards: list[Path] = []
         self._file: pa.NativeFile | None = None
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._digest = hashlib.sha256()
 
     def write(self, rows: PackedRows) -> None:
-        """Append `rows`."""
         for start in range(0, len(rows), _BATCH_ROWS):
             offsets = rows.offsets[start : start + _BATCH_ROWS + 1]
             a, b = int(offsets[0]), int(offsets[-1])
@@ -51,15 +44,11 @@ class ArrowWriter:
             lists = [pa.ListArray.from_arrays(ends, pa.array(np.ascontiguousarray(part))) for part in parts]
             self._current().write_batch(pa.record_batch(lists, schema=_SCHEMA))
             self._digest.update(parts[0][:64].tobytes())
-            self.longest = max(self.longest, int(np.diff(offsets).max()))
-        self.rows += len(rows)
-        self.tokens += len(rows.ids)
-        self.trained += int(np.count_nonzero(rows.labels != -100))
-        self.documents += rows.documents
+        self.count(rows)
 
     def _current(self) -> pa.RecordBatchStreamWriter:
         if self._file is not None and self._file.tell() > _SHARD_BYTES:
-            self._end_shard()
+            self.abandon()
         if self._writer is None:
             path = self.folder / f"shard-{len(self._shards):05d}.arrow"
             self._shards.append(path)
@@ -67,16 +56,15 @@ class ArrowWriter:
             self._writer = pa.ipc.new_stream(self._file, _SCHEMA)
         return self._writer
 
-    def _end_shard(self) -> None:
+    def abandon(self) -> None:
         if self._writer is not None and self._file is not None:
             self._writer.close()
             self._file.close()
         self._writer = self._file = None
 
     def close(self) -> None:
-        """Finish the files."""
         self._current()
-        self._end_shard()
+        self.abandon()
         names = [f"data-{i:05d}-of-{len(self._shards):05d}.arrow" for i in range(len(self._shards))]
         for path, name in zip(self._shards, names, strict=True):
             path.rename(self.folder / name)
@@ -94,25 +82,6 @@ class ArrowWriter:
             self.folder / "dataset_info.json",
             {"citation": "", "description": "", "features": _FEATURES, "homepage": "", "license": ""},
         )
-
-    def summary(self) -> dict[str, int]:
-        """How much was written."""
-        return {
-            "rows": self.rows,
-            "documents": self.documents,
-            "tokens": self.tokens,
-            "trained_tokens": self.trained,
-            "longest_row": self.longest,
-        }
-
-    def __enter__(self) -> ArrowWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._end_shard()
 
 
 def write_split_names(folder: Path, names: list[str]) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.data.options import Options
+from common.data.options import ODD_TURNS, ON_ERROR, Options, check_choice
 from common.errors import UserError
+from common.tokenizer.vocabulary import RIGHT_PAD
 
 app = typer.Typer(
     help="Training data: prepare them for a trainer, convert them between formats, look at them.",
@@ -35,7 +36,7 @@ def prepare(
     max_length: Annotated[int, typer.Option(help="tokens a row at most")] = 2048,
     on_long: Annotated[str, typer.Option(help="a longer record: drop, cut, turns, split or stop")] = "drop",
     packing: Annotated[str, typer.Option(help="none, bfd (best-fit decreasing) or concat")] = "none",
-    format: Annotated[str, typer.Option(help="arrow")] = "arrow",
+    format: Annotated[str, typer.Option(help="arrow, jsonl (to read) or mindrecord (needs mindspore)")] = "arrow",
     eval_input: Annotated[str | None, typer.Option(help="evaluation data from another input")] = None,
     eval_fraction: Annotated[float | None, typer.Option(help="hold out this part of the rows")] = None,
     eval_count: Annotated[int | None, typer.Option(help="hold out this many rows")] = None,
@@ -45,6 +46,7 @@ def prepare(
     odd_turns: Annotated[str, typer.Option(help="a conversation without last answer: stop, drop or cut")] = "stop",
     seed: Annotated[int, typer.Option(help="chooses the held-out rows")] = 0,
     workers: Annotated[int, typer.Option(help="threads; 0: one a core, at most four")] = 0,
+    pad: Annotated[str, typer.Option(help="the special token that will fill short rows")] = RIGHT_PAD,
 ) -> None:
     """Read, check, template, tokenize, pack and write training data."""
     from common.data.prepare import prepare as run
@@ -71,10 +73,60 @@ def prepare(
         odd_turns=odd_turns,
         seed=seed,
         workers=workers,
+        pad=pad,
     )
     with token_progress(input) as progress:
         meta = run(options, progress)
     _print_summary(meta, output)
+
+
+@app.command()
+def convert(
+    input: Annotated[str, typer.Option(help="a file, a glob, a directory, a `datasets` folder or a hub id")],
+    output: Annotated[Path, typer.Option(help="the file to write")],
+    format: Annotated[str, typer.Option(help="conversation, messages or text")],
+    source: Annotated[str, typer.Option(help="the layout of the input; auto recognises it")] = "auto",
+    column: Annotated[list[str] | None, typer.Option(help="LAYOUT_COLUMN=COLUMN_OF_THE_FILE, repeatable")] = None,
+    system: Annotated[str | None, typer.Option(help="the system message where a conversation has none")] = None,
+    on_error: Annotated[str, typer.Option(help="a malformed record: stop, or skip and list it")] = "stop",
+    odd_turns: Annotated[str, typer.Option(help="a conversation without last answer: stop, drop or cut")] = "stop",
+) -> None:
+    """Records from one layout to another, as text."""
+    from common.data.convert import convert as run
+    from common.data.progress import token_progress
+
+    check_choice("--on-error", on_error, ON_ERROR)
+    check_choice("--odd-turns", odd_turns, ODD_TURNS)
+    with token_progress(input) as progress:
+        counts = run(
+            input,
+            output,
+            format,
+            source=source,
+            columns=column_names(column),
+            system=system,
+            on_error=on_error,
+            odd_turns=odd_turns,
+            progress=progress,
+        )
+    console = Console(stderr=True)
+    console.print(f"{counts.records:,} records")
+    for reason, count in counts.dropped.items():
+        console.print(f"  dropped: {count:,} {reason} (listed in {output}.rejects.jsonl)")
+    print(output)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="prepared data, or a raw input")],
+    tokenizer: Annotated[str | None, typer.Option(help="shows samples token by token")] = None,
+    samples: Annotated[int, typer.Option(help="how many rows to show", min=0)] = 2,
+    bins: Annotated[int, typer.Option(help="bars of the histogram", min=1)] = 12,
+) -> None:
+    """Look at prepared data: coloured tokens with the loss mask, lengths, what was dropped."""
+    from common.data.inspect import show
+
+    show(data, Console(), tokenizer=tokenizer, samples=samples, bins=bins)
 
 
 def column_names(pairs: list[str] | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ class Contract:
     def __init__(self, template: Template, tokenizer: Tokenizer, options: Options) -> None:
         self.template = template
         self.bos = tokenizer.special_id(BEGIN_OF_TEXT)
-        self.pad = tokenizer.special_id(options.pad or RIGHT_PAD)
+        self.pad = tokenizer.special_id(options.pad)
         self.size = tokenizer.vocabulary_size
         self.length = options.max_length
         self.whole = options.packing != "concat" and options.on_long != "split"

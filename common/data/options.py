@@ -10,8 +10,18 @@ from common.data import lengths, packing
 from common.data.layouts import LAYOUTS
 from common.data.templates import TEMPLATES
 from common.errors import UserError, did_you_mean
+from common.tokenizer.vocabulary import RIGHT_PAD
 
 FORMATS = ("arrow", "jsonl", "mindrecord")
+ON_ERROR = ("stop", "skip")
+ODD_TURNS = ("stop", "drop", "cut")
+
+
+def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises UserError when `value` is not one of `known`."""
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise UserError(f"{option} has no such choice", found=value, expected=", ".join(known), hint=hint)
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Options:
     odd_turns: str = "stop"
     seed: int = 0
     workers: int = 0
-    pad: str | None = None
+    pad: str = RIGHT_PAD
 
     def __post_init__(self) -> None:
         for option, value, known in (
@@ -48,12 +58,10 @@ class Options:
             ("--on-long", self.on_long, lengths.POLICIES),
             ("--packing", self.packing, packing.METHODS),
             ("--format", self.format, FORMATS),
-            ("--on-error", self.on_error, ("stop", "skip")),
-            ("--odd-turns", self.odd_turns, ("stop", "drop", "cut")),
+            ("--on-error", self.on_error, ON_ERROR),
+            ("--odd-turns", self.odd_turns, ODD_TURNS),
         ):
-            if value not in known:
-                hint = did_you_mean(value, known)
-                raise UserError(f"{option} has no such choice", found=value, expected=", ".join(known), hint=hint)
+            check_choice(option, value, known)
         for option, number, least in (
             ("--max-length", self.max_length, 2),
             ("--prompts", self.prompts, 0),

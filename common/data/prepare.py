@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.data import contract, sources, templates
+from common.data import contract, mindrecord, sources, templates
 from common.data.arrow_dataset import ArrowWriter, write_split_names
 from common.data.holdout import HoldOut
 from common.data.lengths import fit, masked
 from common.data.options import Options
 from common.data.packing import PackedRows, Packer, unpacked
 from common.data.pipeline import (
-    BlockWorker,
     Chunk,
-    Counts,
-    Reject,
+    TokenWorker,
     default_workers,
     in_order,
     input_bytes,
     read_blocks,
 )
 from common.data.prompts import PromptWriter
+from common.data.rejects import Counts, describe, write_rejects
+from common.data.row_writer import JsonlWriter, RowWriter
 from common.data.sources import Probe
 from common.data.tokens import IGNORE, Renderer, TokenRows
 from common.errors import UserError
@@ -43,6 +43,9 @@ def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any
 
     The output directory appears whole or not at all. Raises UserError for bad input.
     """
+    if options.format == "mindrecord" and importlib.util.find_spec("mindspore") is None:
+        hint = "prepare as arrow here, then run python -m common.data.mindrecord in the recipe's environment"
+        raise UserError("--format mindrecord needs mindspore, which is not installed here", hint=hint)
     source = sources.local(options.input)
     train = sources.probe(source, options.source, options.columns)
     eval_probe = None
@@ -57,6 +60,10 @@ def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any
         run = _Run(options, tokenizer, renderer, folder, progress or (lambda read, tokens: None))
         meta = run.carry_out(train, eval_probe)
         write_json(folder / "meta.json", meta)
+        if options.format == "mindrecord":
+            for part in ("train", "eval") if options.has_eval else ("",):
+                name = folder / f"{part or 'train'}.mindrecord"
+                mindrecord.write(folder / part, name, length=options.max_length, pad=tokenizer.special_id(options.pad))
     return meta
 
 
@@ -82,8 +89,8 @@ class _Run:
         hold = None
         if options.eval_fraction is not None or options.eval_count is not None:
             hold = HoldOut(fraction=options.eval_fraction, count=options.eval_count, seed=options.seed)
-        eval_writer = ArrowWriter(eval_folder) if eval_folder is not None else None
-        with ArrowWriter(train_folder) as writer:
+        eval_writer = self._writer(eval_folder) if eval_folder is not None else None
+        with self._writer(train_folder) as writer:
             packer = Packer(options.packing, options.max_length)
             for chunk in self._chunks(train, self.counts):
                 rows = chunk.rows
@@ -105,7 +112,8 @@ class _Run:
                         self._write_eval(eval_writer, prompts, chunk.rows)
                 elif hold is not None and (held := hold.held()) is not None:
                     self._write_eval(eval_writer, prompts, held)
-            write_split_names(self.folder, ["train", "eval"])
+            if options.format != "jsonl":
+                write_split_names(self.folder, ["train", "eval"])
         if options.prompts:
             prompts.write((eval_folder or self.folder) / "prompts.jsonl")
         return self._meta(train, writer, eval_writer)
@@ -113,19 +121,16 @@ class _Run:
     def _chunks(self, probe: Probe, counts: Counts) -> Iterator[Chunk]:
         options = self.options
         workers = options.workers or default_workers()
-        work = BlockWorker(options, probe.make_layout(), self.renderer, split_later=options.packing == "concat")
+        work = TokenWorker(options, probe.make_layout(), self.renderer)
         for chunk in in_order(read_blocks(probe), work, workers):
             counts.add(chunk.counts)
-            self._list_rejects(chunk.rejects)
+            write_rejects(self.rejects, chunk.rejects)
             yield chunk
 
-    def _list_rejects(self, rejects: list[Reject]) -> None:
-        if rejects:
-            with open(self.rejects, "a", encoding="utf-8") as file:
-                for reject in rejects:
-                    file.write(json.dumps(dataclasses.asdict(reject), ensure_ascii=False) + "\n")
+    def _writer(self, folder: Path) -> RowWriter:
+        return JsonlWriter(folder, self.tokenizer) if self.options.format == "jsonl" else ArrowWriter(folder)
 
-    def _write(self, writer: ArrowWriter, packed: PackedRows) -> None:
+    def _write(self, writer: RowWriter, packed: PackedRows) -> None:
         # A row cut from long prompts may hold no answer at all.
         trained = np.concatenate(([0], np.cumsum(packed.labels != IGNORE)))
         empty = trained[packed.offsets[1:]] == trained[packed.offsets[:-1]]
@@ -135,7 +140,7 @@ class _Run:
         self.contract.check(packed)
         writer.write(packed)
 
-    def _write_eval(self, writer: ArrowWriter, prompts: PromptWriter, rows: TokenRows) -> None:
+    def _write_eval(self, writer: RowWriter, prompts: PromptWriter, rows: TokenRows) -> None:
         if self.options.packing == "concat":
             rows, _, cut = fit(rows, self.options.max_length, "cut")
             self.eval_counts.cut += int(cut.sum())
@@ -147,17 +152,17 @@ class _Run:
         self.contract.check(packed)
         writer.write(packed)
 
-    def _meta(self, train: Probe, writer: ArrowWriter, eval_writer: ArrowWriter | None) -> dict[str, Any]:
+    def _meta(self, train: Probe, writer: RowWriter, eval_writer: RowWriter | None) -> dict[str, Any]:
         options = self.options
         if not writer.rows:
             raise UserError(
-                "nothing is left to train on", file=train.files[0], found=_reasons(self.counts), expected="one row"
+                "nothing is left to train on", file=train.files[0], found=describe(self.counts), expected="one row"
             )
         if eval_writer is not None and not eval_writer.rows:
             raise UserError(
                 "nothing is left to evaluate on",
                 file=options.eval_input or train.files[0],
-                found=_reasons(self.eval_counts),
+                found=describe(self.eval_counts),
                 expected="one row",
             )
         template = self.renderer.template
@@ -185,8 +190,3 @@ class _Run:
         if eval_writer is not None:
             meta["eval"] = {**eval_writer.summary(), **dataclasses.asdict(self.eval_counts)}
         return meta
-
-
-def _reasons(counts: Counts) -> str:
-    dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
-    return f"{counts.records} records" + (f": {dropped}" if dropped else "")
