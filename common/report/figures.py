@@ -1,0 +1,170 @@
+"""The figures of one run, typed: what report.json holds. Keys are stable; a change of one raises `version`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from common.schema import Strict
+
+
+class Stage(Strict):
+    name: str
+    done: bool
+    seconds: float | None
+    """Of its last start: a resumed training counts from where it was resumed."""
+
+
+class Batch(Strict):
+    """The arithmetic of one optimizer step, in rows."""
+
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    data_parallel: int
+    global_batch_size: int
+
+
+class Hardware(Strict):
+    devices: int
+    nodes: int
+    devices_per_card: int | None
+    """None where this checkout does not know the platform."""
+    cards: int | None
+
+
+class Rate(Strict):
+    """Something a second, on all devices together, on one device, and on one card."""
+
+    total: float
+    per_device: float
+    per_card: float | None
+
+
+class Mfu(Strict):
+    """Model FLOPs utilization of tokens that are not padding; the formula: common/report/flops.py."""
+
+    value: float
+    flops_per_token: float
+    sequence_length: float
+    """S of the formula: the mean length of a padded row."""
+    peak_tflops: float
+    """Of one device, dense bf16."""
+    peak_source: str
+    peak_measured: bool
+
+
+class Throughput(Strict):
+    steps_left_out: int
+    """The first steps, in which everything warms up."""
+    steps_counted: int
+    tokens_per_second: Rate
+    """Effective: tokens that are not padding."""
+    padded_tokens_per_second: Rate
+    rows_per_second: Rate
+    mfu: Mfu | None
+
+
+class Training(Strict):
+    steps: int
+    first_step: int
+    last_step: int
+    first_loss: float
+    last_loss: float
+    lowest_loss: float | None
+    lowest_loss_step: int | None
+    tokens: float
+    padded_tokens: float
+    padding_share: float
+    """Of the padded tokens, 0 to 1."""
+    seconds: float
+    """The sum over all steps."""
+    peak_memory_bytes: float
+    """Of one process, the largest of all."""
+    throughput: Throughput | None
+    """None where no step is left after the warm-up."""
+
+
+class Evaluation(Strict):
+    """As in evaluation.json."""
+
+    task: str
+    metric: str
+    split: str
+    count: int
+    before: float | None
+    after: float
+    higher_is_better: bool
+    samples: list[dict[str, Any]]
+
+
+class Split(Strict):
+    """What became of the records of the training or the held-out data."""
+
+    name: str
+    records: int | None
+    rows: int | None
+    documents: int | None
+    tokens: int | None
+    trained_tokens: int | None
+    longest_row: int | None
+    cut: int | None
+    dropped: dict[str, int]
+
+
+class Comparison(Strict):
+    """A result that recipe.yaml states, beside this run's where it has the same metric."""
+
+    what: str
+    metric: str
+    unit: str
+    stated: float
+    stated_hardware: str
+    stated_source: str
+    this_run: float | None
+
+
+class Model(Strict):
+    name: str | None
+    parameters: int | None
+    trained_parameters: int | None
+    """Of the adapter; None where the whole model is trained, or nothing is exported yet."""
+    adapter: str | None
+    """The folder, where it was written."""
+    merged: str | None
+
+
+class Provenance(Strict):
+    machine: dict[str, Any]
+    commit: str | None
+    versions: dict[str, str]
+    python: str | None
+    environment: dict[str, str]
+
+
+class Report(Strict):
+    version: Literal[1] = 1
+    recipe: str
+    summary: str | None
+    reproduces: str | None
+    reproduces_source: str | None
+    preset: str
+    platform: str
+    platform_summary: str | None
+    run: str
+    finished: bool
+    missing: list[str]
+    notes: list[str]
+    seconds: float
+    """Of all stages that are done."""
+    model: Model
+    hardware: Hardware
+    batch: Batch
+    stages: list[Stage]
+    training: Training | None
+    evaluation: list[Evaluation]
+    data: list[Split]
+    data_options: dict[str, Any]
+    """Template, lengths, packing and the rest of data/meta.json."""
+    results: list[Comparison]
+    settings: dict[str, dict[str, Any]]
+    config: dict[str, Any]
+    provenance: Provenance
