@@ -1,0 +1,116 @@
+"""python -m tools list | lint | schema | readme: what a person calls by name."""
+
+from common.environment import enter_light
+
+enter_light()
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from dataclasses import asdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated  # noqa: E402
+
+import typer  # noqa: E402
+
+from common import cli  # noqa: E402
+from common.errors import EXIT_FAILED, EXIT_USAGE, UserError, did_you_mean  # noqa: E402
+from tools import listing  # noqa: E402
+from tools.generated import documents  # noqa: E402
+from tools.lint import run  # noqa: E402
+from tools.lint.tree import Tree  # noqa: E402
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[recipes|platforms]", help="One of the two. [default: both]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recipes with presets, memory and last results; platforms with vendor, memory and tier."""
+    kinds = ("recipes", "platforms")
+    if what is not None and what not in kinds:
+        raise UserError(
+            "tools list knows no such thing", found=what, expected=" or ".join(kinds), hint=did_you_mean(what, kinds)
+        )
+    recipes = listing.recipes() if what in (None, "recipes") else []
+    platforms = listing.platforms() if what in (None, "platforms") else []
+    if as_json:
+        both = {"recipes": recipes, "platforms": platforms}
+        print(json.dumps(both if what is None else both[what], indent=2, ensure_ascii=False))
+        return
+    out = listing.console()
+    listing.show_recipes(recipes, out)
+    if platforms:
+        listing.show_platforms(platforms, out)
+
+
+@app.command()
+def lint(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Report only what is found there.")
+    ] = None,
+    as_json: Json = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Put right what can be: generated parts.")] = False,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", metavar="N", help="Only this rule, L003 or 3. Repeatable.")
+    ] = None,
+) -> int:
+    """Check the rules of the house; docs/lints.md explains each. Exit status 1 when something is found."""
+    tree = Tree()
+    rules, within = run.chosen(rule or ()), run.within(tree, paths or ())
+    if fix:
+        for chosen in rules:
+            for file in chosen.fix(tree, within) if chosen.fix else ():
+                print(f"rewritten: {file.relative_to(tree.root)}", file=sys.stderr)
+    found = run.find(Tree() if fix else tree, rules, within)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
+    else:
+        for each in found:
+            print("\n".join(each.lines()))
+        if found:
+            print(f"{len(found)} found; docs/lints.md says why each rule is there", file=sys.stderr)
+    return EXIT_FAILED if found else 0
+
+
+@app.command()
+def schema() -> None:
+    """Write the JSON Schemas of recipe.yaml and platform.yaml to docs/schema/, for editors."""
+    say(documents.write(Tree(), lambda document: document.schema))
+
+
+@app.command()
+def readme() -> None:
+    """Write the generated parts of README files and docs."""
+    say(documents.write(Tree(), lambda document: not document.schema))
+
+
+def say(written: list[Path]) -> None:
+    for file in written:
+        print(f"rewritten: {file.relative_to(Tree().root)}", file=sys.stderr)
+    if not written:
+        print("everything was up to date", file=sys.stderr)
+
+
+def main() -> int:
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # click's own errors of usage, without depending on which click typer brings
+        if hasattr(error, "format_message"):
+            print(f"error: {error.format_message()}\n  to do:    see --help", file=sys.stderr)
+            return EXIT_USAGE
+        raise
+    return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.call(main))

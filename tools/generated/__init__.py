@@ -1,0 +1,1 @@
+"""What is written from recipe.yaml, platform.yaml, the schemas and the rules: tables, commands, pages."""

@@ -1,0 +1,52 @@
+"""Generated parts of Markdown files, between <!-- generated: NAME --> and <!-- end -->."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from common.errors import UserError, did_you_mean
+
+BEGIN = re.compile(r"<!-- generated: ([a-z-]+) -->")
+END = "<!-- end -->"
+
+
+def has_parts(text: str) -> bool:
+    return any(BEGIN.fullmatch(line.strip()) for line in text.splitlines())
+
+
+def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> str:
+    """`text` with every generated part written anew; what stands outside the markers is kept as it is.
+
+    Raises UserError for a part of unknown name and for a marker without its other half.
+    """
+    written: list[str] = []
+    opened: tuple[int, str] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        begin = BEGIN.fullmatch(line.strip())
+        if begin and opened:
+            raise UserError(f"the part {opened[1]!r} has no {END}", file=file, line=opened[0])
+        if begin:
+            name = begin[1]
+            if name not in parts:
+                hint = did_you_mean(name, parts)
+                raise UserError(
+                    f"nothing generates a part {name!r} here",
+                    file=file,
+                    line=number,
+                    expected=", ".join(parts),
+                    hint=hint,
+                )
+            opened = (number, name)
+            written += [line, parts[name]().strip("\n")]
+        elif line.strip() == END:
+            if not opened:
+                raise UserError(f"{END} ends nothing", file=file, line=number)
+            opened = None
+            written.append(line)
+        elif not opened:
+            written.append(line)
+    if opened:
+        raise UserError(f"the part {opened[1]!r} has no {END}", file=file, line=opened[0])
+    return "\n".join(written) + "\n"

@@ -1,0 +1,183 @@
+"""Tables and commands in Markdown, from recipes and platforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.platform import Platform
+from common.recipe import Memory, Preset, Recipe
+
+TIERS = ("verified", "smoked", "declared")
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table; a cell's line breaks and bars are made harmless."""
+    titles = list(header)
+    lines = [_row(titles), _row(["---"] * len(titles)), *(_row(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def setting(recipe: Recipe, preset: Preset, section: str, key: str) -> Any:
+    """A setting as the preset has it."""
+    holder = getattr(preset, section)
+    return getattr(holder if key in holder.model_fields_set else getattr(recipe, section), key)
+
+
+def recipes(found: Iterable[tuple[Path, Recipe]]) -> str:
+    """The project's recipes: what, in which framework, at which sizes, on what."""
+    return table(
+        ["Recipe", "What", "Framework", "Presets", "Platforms"],
+        (
+            [
+                f"[{folder.name}](recipes/{folder.name}/README.md)",
+                recipe.summary,
+                recipe.framework,
+                ", ".join(map(code, recipe.presets)),
+                by_tier(recipe),
+            ]
+            for folder, recipe in found
+        ),
+    )
+
+
+def by_tier(recipe: Recipe) -> str:
+    """The recipe's platforms, those with the best proof first."""
+    groups = []
+    for tier in TIERS:
+        names = [code(name) for name, entry in recipe.platforms.items() if entry.tier == tier]
+        if names:
+            groups.append(f"{tier}: {', '.join(names)}")
+    return "; ".join(groups)
+
+
+def platforms(found: Iterable[tuple[str, Platform]]) -> str:
+    """The declared hardware kinds."""
+    return table(
+        ["Platform", "What", "Memory of a device", "Capabilities", "Frameworks", "Tier"],
+        (
+            [
+                code(identifier),
+                platform.summary,
+                "the host's" if platform.memory_gib is None else f"{platform.memory_gib:g} GiB",
+                ", ".join(platform.capabilities),
+                ", ".join(platform.frameworks),
+                platform.tier,
+            ]
+            for identifier, platform in found
+        ),
+    )
+
+
+def presets(recipe: Recipe) -> str:
+    """What each preset is and needs."""
+    return table(
+        [
+            "Preset",
+            "What",
+            "Platforms",
+            "Devices",
+            "Rows of an optimizer step",
+            "Memory of a device",
+            "Host memory",
+            "Figures from",
+        ],
+        (
+            [
+                code(name),
+                preset.summary,
+                ", ".join(map(code, preset.platforms)),
+                devices(recipe, preset),
+                batch(recipe, preset),
+                *memory(preset.memory),
+            ]
+            for name, preset in recipe.presets.items()
+        ),
+    )
+
+
+def devices(recipe: Recipe, preset: Preset) -> int:
+    return setting(recipe, preset, "parallel", "processes") or 1
+
+
+def batch(recipe: Recipe, preset: Preset) -> str:
+    """The arithmetic of a global batch."""
+    micro = setting(recipe, preset, "train", "micro_batch_size") or 1
+    accumulation = setting(recipe, preset, "train", "gradient_accumulation_steps") or 1
+    ranks = devices(recipe, preset)
+    length = setting(recipe, preset, "data", "max_length")
+    tokens = f" of up to {length:,} tokens" if length else ""
+    return f"{micro} × {accumulation} × {ranks} = {micro * accumulation * ranks}{tokens}"
+
+
+def memory(needed: Memory | None) -> tuple[str, str, str]:
+    """A device's memory, the host's, and where the figures come from."""
+    if needed is None:
+        return ("not known", "not known", "")
+    how = "measured" if needed.measured else "not measured here"
+    return (f"{needed.device_gib:g} GiB", f"{needed.host_gib:g} GiB", f"{how}: {needed.source}")
+
+
+def command(folder: Path, recipe: Recipe, name: str) -> str:
+    """The command that runs a preset; capitals stand for what the person gives."""
+    preset = recipe.presets[name]
+    words = ["bash", f"recipes/{folder.name}/run.sh"]
+    if name != "smoke":
+        words += ["--preset", name]
+    if setting(recipe, preset, "model", "path") is None:
+        words += ["--model", "DIR_OR_HUB_ID"]
+    if setting(recipe, preset, "data", "train") is None:
+        words += ["--data", "PATH_OR_HUB_ID"]
+    return " ".join(words)
+
+
+def commands(folder: Path, recipe: Recipe) -> str:
+    """The command of every preset, each under what it does."""
+    lines = [f"# {preset.summary}\n{command(folder, recipe, name)}" for name, preset in recipe.presets.items()]
+    return "```bash\n" + "\n\n".join(lines) + "\n```"
+
+
+def recipe_platforms(recipe: Recipe, known: dict[str, Platform]) -> str:
+    """The recipe's platforms with tier, pins, patches and log."""
+    return table(
+        ["Platform", "What", "Tier", "Pins", "Patches", "Log"],
+        (
+            [
+                code(name),
+                known[name].summary if name in known else "",
+                entry.tier,
+                code(entry.requirements),
+                ", ".join(map(code, entry.patches)) or "none",
+                code(entry.log) if entry.log else "",
+            ]
+            for name, entry in recipe.platforms.items()
+        ),
+    )
+
+
+def defects(recipe: Recipe) -> str:
+    """What is wrong in the original, what happens here, and the test that holds it."""
+    rows = ([defect.defect, defect.correction, code(defect.test)] for defect in recipe.reproduces.corrected)
+    return table(["In the original", "Here", "Test"], rows)
+
+
+def results(recipe: Recipe) -> str:
+    """Measured and published results, each with its source."""
+    if not recipe.results:
+        return "None yet."
+    return table(
+        ["What", "Metric", "Value", "Hardware", "Source"],
+        (
+            [each.what, each.metric, f"{each.value:g} {each.unit}", each.hardware, each.source]
+            for each in recipe.results
+        ),
+    )

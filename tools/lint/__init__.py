@@ -1,0 +1,1 @@
+"""The rules of the house, each a numbered check. docs/lints.md is generated from them."""
