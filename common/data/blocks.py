@@ -98,8 +98,11 @@ def _elements(file: InputFile, size: int) -> Iterator[Block]:
             continue
         data = b"".join(parts)
         if not started:
-            data, skipped = _after_bracket(data, file.path)
-            line += skipped
+            start = _after_bracket(data)
+            if start is None:
+                continue
+            line += data.count(b"\n", 0, start)
+            data = data[start:]
             started = True
         scan = scan_elements(data)
         if scan.end_of_array is not None:
@@ -114,8 +117,11 @@ def _elements(file: InputFile, size: int) -> Iterator[Block]:
         parts, pending = [data], len(data)
     data = b"".join(parts)
     if not started:
-        data, skipped = _after_bracket(data, file.path)
-        line += skipped
+        start = _after_bracket(data)
+        if start is None:
+            raise UserError("not a JSON array", file=file.path, found=repr(data[:40]), expected="'['")
+        line += data.count(b"\n", 0, start)
+        data = data[start:]
     scan = scan_elements(data)
     if scan.end_of_array is None:
         last = line + data.count(b"\n")
@@ -124,13 +130,13 @@ def _elements(file: InputFile, size: int) -> Iterator[Block]:
     yield from _whole(file.path, data[: scan.end_of_array], line, scan, first)
 
 
-def _after_bracket(data: bytes, path: Path) -> tuple[bytes, int]:
-    """The bytes after the array's opening bracket, and the number of lines before them."""
-    match = WRAPPED_ARRAY.match(data.removeprefix(b"\xef\xbb\xbf"))
-    start = match.end() + len(data) - len(data.removeprefix(b"\xef\xbb\xbf")) if match else data.find(b"[") + 1
-    if start == 0:
-        raise UserError("not a JSON array", file=path, found=repr(data[:40]), expected="'['")
-    return data[start:], data.count(b"\n", 0, start)
+def _after_bracket(data: bytes) -> int | None:
+    """Where the array begins after its opening bracket; None while that has not come."""
+    mark = len(data) - len(data.removeprefix(b"\xef\xbb\xbf"))
+    if match := WRAPPED_ARRAY.match(data, mark):
+        return match.end()
+    opened = data[mark:].lstrip()
+    return len(data) - len(opened) + 1 if opened.startswith(b"[") else None
 
 
 @dataclass

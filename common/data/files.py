@@ -133,7 +133,10 @@ def _text_form(file: InputFile) -> str:
             break
     else:
         raise UserError("the file is empty", file=file.path, found="nothing but white space")
-    if head.startswith(b"[") or WRAPPED_ARRAY.match(head):
-        # A text may begin with a bracket as well; JSON does so with a value after it.
-        return "json" if head[:1] == b"{" or head[1:].lstrip()[:1] in (b"{", b"]", b"") else "text"
-    return "jsonl" if head.startswith(b"{") else "text"
+    if head.startswith(b"{"):
+        return "json" if WRAPPED_ARRAY.match(head) else "jsonl"
+    named = any(suffix in (".json", ".jsonl") for suffix in file.path.suffixes)
+    # A text may begin with a bracket, too; in an array of records a brace follows it.
+    if head.startswith(b"[") and (named or head[1:].lstrip()[:1] in (b"{", b"]")):
+        return "json"
+    return "jsonl" if named else "text"

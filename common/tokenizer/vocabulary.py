@@ -176,12 +176,12 @@ def _read_model(file: Path) -> Vocabulary:
     expected = "lines of `base64 rank`, as in Llama 3's tokenizer.model"
     ranks: dict[bytes, int] = {}
     with open(file, "rb") as lines:
+        if b"\0" in lines.read(4096):
+            hint = "this is a SentencePiece model, as of Llama 2; Llama 3's file is text"
+            raise UserError("not a Llama 3 vocabulary", file=file, expected=expected, hint=hint)
+        lines.seek(0)
+        line = b"\n"
         for number, line in enumerate(lines, 1):
-            if number == 1 and b"\0" in line:
-                hint = "this is a SentencePiece model, as of Llama 2; Llama 3's file is text"
-                raise UserError("not a Llama 3 vocabulary", file=file, expected=expected, hint=hint)
-            if not line.strip():
-                continue
             try:
                 text, rank = line.split()
                 token = base64.b64decode(text, validate=True)
@@ -196,6 +196,10 @@ def _read_model(file: Path) -> Vocabulary:
                 expectation = f"rank {len(ranks)} and a token of its own"
                 raise UserError("the vocabulary is damaged", file=file, line=number, found=found, expected=expectation)
             ranks[token] = value
+    if not line.endswith(b"\n"):
+        # A shorter vocabulary would number every special token anew.
+        hint = "the file was cut off: fetch it again"
+        raise UserError("the vocabulary has no end", file=file, line=number, expected="a whole last line", hint=hint)
     _check_bytes(ranks, file)
     special = {name: len(ranks) + i for i, name in enumerate(special_token_names())}
     return Vocabulary(ranks, special, file)

@@ -1,0 +1,139 @@
+"""Blocks: whole records, whatever their form and wherever the reads end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.data import blocks, files
+from common.errors import UserError
+from support import problem
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+records = st.lists(st.dictionaries(st.text(max_size=5), values, max_size=4), min_size=1, max_size=12)
+styles = st.sampled_from([{"indent": 2}, {"indent": None}, {"separators": (",", ":")}, {"indent": 0}])
+
+
+def elements(data: bytes) -> list[object]:
+    ends = blocks.scan_elements(data).ends.tolist()
+    return [json.loads(data[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def read(path: Path, size: int) -> list[blocks.Block]:
+    return list(blocks.read(files.recognise(path), size))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=records, style=styles, ascii=st.booleans(), size=st.integers(1, 300), wrapped=st.booleans())
+def test_an_array_is_cut_into_its_elements(
+    tmp_path: Path, records: list[object], style: dict, ascii: bool, size: int, wrapped: bool
+) -> None:
+    whole = {"version": "1.1", "data": records} if wrapped else records
+    text = json.dumps(whole, ensure_ascii=ascii, **style)
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode())
+    found = read(path, size)
+    assert [e for block in found for e in elements(block.data)] == records
+    for block in found:
+        first = len(block.data) - len(block.data.lstrip())
+        line = block.first_line + block.data.count(b"\n", 0, first)
+        # The line that a block claims is the line where its first record really begins.
+        begin = block.data.strip()[:1]
+        assert begin in text.encode().split(b"\n")[line - 1]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=records, size=st.integers(1, 200))
+def test_lines_stay_whole(tmp_path: Path, records: list[object], size: int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    found = read(path, size)
+    assert [json.loads(line) for block in found for line in block.data.splitlines()] == records
+    lines = 1
+    for block in found:
+        assert block.first_line == lines
+        lines += block.data.count(b"\n")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_archives_read_like_the_file_itself(tmp_path: Path, compression: str) -> None:
+    data = b"".join(b'{"text": "line %d"}\n' % i for i in range(5000))
+    path = tmp_path / "a.jsonl.x"
+    half = len(data) // 2
+    pack = gzip.compress if compression == "gzip" else zstandard.ZstdCompressor().compress
+    path.write_bytes(pack(data[:half]) + pack(data[half:]))  # two members, as parallel compressors write
+    assert b"".join(block.data for block in read(path, 1000)) == data
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
+@pytest.mark.parametrize("keep", [0.5, 0.99])
+def test_a_cut_off_archive_is_refused(tmp_path: Path, pack: object, keep: float) -> None:
+    assert callable(pack)
+    data = pack(b"".join(b'{"text": "line %d"}\n' % (i * i) for i in range(5000)))
+    path = tmp_path / "a.jsonl.x"
+    path.write_bytes(data[: int(keep * len(data))])
+    error = problem(lambda: read(path, 1000))
+    assert "damaged" in str(error) and error.file == path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"a": 1}, {"a": 2}', "no end"),
+        ('[{"a": 1} {"a": 2}]', "damaged"),
+        ('[{"a": 1},, {"a": 2}]', "damaged"),
+        ('[{"a": 1}, {"a": 2},]', "damaged"),
+        ('[, {"a": 1}]', "damaged"),
+        ('[{"a": "x}]', "no end"),
+    ],
+)
+def test_a_damaged_array_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    for size in (5, 1000):
+        assert said in str(problem(lambda size=size: read(path, size)))
+
+
+def test_the_line_of_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[\n{"a": 1},\n{"a": 2}\n{"a": 3}\n]')
+    assert problem(lambda: read(path, 1000)).line == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n\t\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    assert "empty" in str(problem(lambda: files.recognise(path)))
+
+
+def test_paragraphs_are_never_cut_in_two(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n \nthree\n\nfour\nfive\n", encoding="utf-8")
+    for size in (3, 8, 12, 1000):
+        joined = b"".join(block.data for block in read(path, size))
+        assert joined == path.read_bytes()
+        for block in read(path, size)[:-1]:
+            assert block.data.endswith((b"\n \n", b"\n\n"))
+
+
+def test_what_a_name_stands_for(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.json.gz", "notes.md"):
+        (tmp_path / name).write_text("{}")
+    assert [p.name for p in files.find(tmp_path)] == ["a.jsonl", "b.jsonl", "c.json.gz"]
+    assert [p.name for p in files.find(f"{tmp_path}/*.jsonl")] == ["a.jsonl", "b.jsonl"]
+    with pytest.raises(UserError, match="no such file"):
+        files.find(tmp_path / "d.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no data file"):
+        files.find(tmp_path / "empty")
