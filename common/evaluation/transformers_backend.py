@@ -19,7 +19,7 @@ def generate(
     """The new tokens for each prompt (token ids), without padding; the end token, where reached, is kept.
 
     Prompts are padded on the left, so that every answer begins at the last position. Greedy unless
-    `temperature` is positive.
+    `temperature` is positive; sampling is then from the fewest tokens whose probabilities reach `top_p`.
     """
     import torch
 
@@ -27,7 +27,9 @@ def generate(
     device = next(model.parameters()).device
     if device.type == "meta" or device.index is None:
         device = torch.device(device.type)
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+    )
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         width = max(len(prompt) for prompt in batch)

@@ -1,0 +1,77 @@
+"""Loads a model with transformers and answers prompts: the part of `generate` that needs a framework.
+
+Standard library and the framework only. The request comes as one JSON object on standard input, answers
+go as one JSON list of token ids a line to standard output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+from common.cli import call
+from common.evaluation.transformers_backend import generate
+from common.process import die_with_parent
+
+_DTYPE_SINCE = (4, 56)  # transformers: before, the argument `dtype` was called torch_dtype
+
+
+def load(request: dict[str, Any]) -> Any:
+    """The model of `request`, in evaluation mode; nothing is fetched and no code of the model's is run."""
+    import torch
+    import transformers
+
+    if request["plugin"]:
+        importlib.import_module(request["plugin"])
+    device = request["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    dtype = request["dtype"] if request["dtype"] == "auto" else getattr(torch, request["dtype"])
+    options: dict[str, Any] = {"dtype" if version >= _DTYPE_SINCE else "torch_dtype": dtype}
+    if request["quantization"]:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**request["quantization"])
+    if device != "cpu":
+        options["device_map"] = "auto"  # over all devices where one is too small
+    elif request["quantization"]:
+        options["device_map"] = "cpu"
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        request["model"], local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+    )
+    if request["adapter"]:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
+    return model.eval()
+
+
+def main() -> None:
+    die_with_parent()
+    # Libraries print to standard output: only answers may go there
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    import torch
+
+    torch.manual_seed(request["seed"])
+    model = load(request)
+    prompts = request["prompts"]
+    for start in range(0, len(prompts), request["batch_size"]):
+        batch = prompts[start : start + request["batch_size"]]
+        for answer in generate(
+            model,
+            batch,
+            pad_id=request["pad_id"],
+            eos_ids=request["eos_ids"],
+            max_new_tokens=request["max_new_tokens"],
+            batch_size=len(batch),
+            temperature=request["temperature"],
+            top_p=request["top_p"],
+        ):
+            answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(call(main))
