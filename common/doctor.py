@@ -88,6 +88,10 @@ def _is_local(path: str) -> bool:
 
 def _must_be_local(key: str, path: str) -> bool:
     """False for what can be a hub id or a glob; raises UserError for anything else that is not there."""
-    if any(character in path for character in "*?[") or (HUB_ID.fullmatch(path) and not path.endswith((".json", ".jsonl"))):
+    if any(character in path for character in "*?[") or (
+        HUB_ID.fullmatch(path) and not path.endswith((".json", ".jsonl"))
+    ):
         return False
-    raise UserError(f"{key}: there is no such file or folder", file=path, expected=f"a path, or a hub id (looked from {Path.cwd()})")
+    raise UserError(
+        f"{key}: there is no such file or folder", file=path, expected=f"a path, or a hub id (looked from {Path.cwd()})"
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT_PYTHON = ((3, 10), (3, 13))
 COMPLETE = "complete.json"
+LIGHT_IMPORTS = ("pydantic", "typer", "rich", "datasets", "jinja2", "matplotlib", "filelock")
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 Version = tuple[int, int]
@@ -204,7 +206,9 @@ def make(spec: Spec) -> None:
     pins.write_text("\n".join(spec.pins()) + "\n", encoding="utf-8")
     run([*pip, *arguments, "-r", str(pins)], f"pip could not install {spec.requirements}")
     shutil.copyfile(spec.requirements, folder / "source.txt")
-    version = subprocess.run([str(spec.python()), "-c", PROBE], capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run(
+        [str(spec.python()), "-c", PROBE], capture_output=True, text=True, check=True
+    ).stdout.strip()
     state = {"digest": spec.digest(), "requirements": str(spec.requirements), "python": version}
     (folder / COMPLETE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
@@ -253,14 +257,8 @@ def enter_light() -> None:
     spec = light_spec()
     if Path(sys.prefix).resolve() == spec.folder().resolve():
         return
-    try:
-        import datasets.version
-        import pydantic
-        import typer  # noqa: F401
-
+    if all(importlib.util.find_spec(name) for name in LIGHT_IMPORTS):
         return  # an environment of the person's own that has what is needed
-    except ImportError:
-        pass
     try:
         python = ensure(spec, say=["making the light environment (once, in seconds) ..."])
     except EnvironmentFailure as error:

@@ -34,7 +34,11 @@ def parse(assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             settings[key] = parse_scalar(text)
         else:
             known = [*SECTIONS, CONFIG]
-            raise UserError(f"--set {key}: there is no section {section!r}", expected=", ".join(known), hint=did_you_mean(section, known))
+            raise UserError(
+                f"--set {key}: there is no section {section!r}",
+                expected=", ".join(known),
+                hint=did_you_mean(section, known),
+            )
     return settings, config
 
 
@@ -47,7 +51,11 @@ def apply_settings(stated: dict[str, dict[str, Any]], changes: dict[str, Any]) -
         if key not in known:
             everywhere = [f"{part}.{each}" for part, values in merged.items() for each in values]
             hint = did_you_mean(key, known) or did_you_mean(key, everywhere)
-            raise UserError(f"--set {key}: this recipe has no such key", expected=None if hint else ", ".join(known) or "nothing", hint=hint)
+            raise UserError(
+                f"--set {key}: this recipe has no such key",
+                expected=None if hint else ", ".join(known) or "nothing",
+                hint=hint,
+            )
         merged[section][name] = value
     try:
         return Settings.model_validate(merged)
@@ -69,7 +77,11 @@ def apply_config(config: dict[str, Any], changes: dict[str, Any], file: Path) ->
             inner = target.get(part)
             if not isinstance(inner, dict):
                 where = ".".join([CONFIG, *path[: index + 1]])
-                raise UserError(f"--set {CONFIG}.{key}: {file.name} has no section {where}", file=file, hint=did_you_mean(part, target))
+                raise UserError(
+                    f"--set {CONFIG}.{key}: {file.name} has no section {where}",
+                    file=file,
+                    hint=did_you_mean(part, target),
+                )
             target = inner
         near = did_you_mean(last, target)
         if last not in target and near and _almost_equal(last, target):

@@ -172,8 +172,8 @@ def environment_spec(folder: Path, recipe: Recipe, platform_id: str) -> Spec:
 
 
 def _settings(request: Request, recipe: Recipe, preset: Preset) -> tuple[Settings, dict[str, Any]]:
-    merged = {section: dict(values) for section, values in stated(Settings(**_sections(recipe))).items()}
-    for section, values in _sections(preset).items():
+    merged = stated(recipe)
+    for section, values in stated(preset).items():
         merged.setdefault(section, {}).update(values)
     for section, key in (("data", "train"), ("data", "eval")):
         if (relative := merged.get(section, {}).get(key)) and (request.recipe / relative).exists():
@@ -203,16 +203,13 @@ def _settings(request: Request, recipe: Recipe, preset: Preset) -> tuple[Setting
     return settings, config_changes
 
 
-def _sections(holder: Settings) -> dict[str, dict[str, Any]]:
-    """What a recipe or preset states of the settings' sections."""
-    return {name: getattr(holder, name).model_dump(exclude_unset=True) for name in Settings.model_fields if name in holder.model_fields_set}
-
-
 def _platform(request: Request, recipe: Recipe, preset: Preset) -> str:
     if request.platform is not None:
         platform.read(request.platform)
         if request.platform not in recipe.platforms:
-            raise UserError(f"the recipe does not declare platform {request.platform}", expected=", ".join(recipe.platforms))
+            raise UserError(
+                f"the recipe does not declare platform {request.platform}", expected=", ".join(recipe.platforms)
+            )
         chosen = request.platform
     elif "cpu" in preset.platforms:
         chosen = "cpu"
@@ -226,8 +223,12 @@ def _platform(request: Request, recipe: Recipe, preset: Preset) -> str:
 
 def _cluster(request: Request, settings: Settings) -> Cluster:
     if not 0 <= request.node_rank < request.nnodes:
-        raise UserError("--node-rank is from 0 to --nnodes less one", found=request.node_rank, expected=f"0 to {request.nnodes - 1}")
-    return Cluster(settings.parallel.processes or 1, request.nnodes, request.node_rank, request.master_addr, request.master_port)
+        raise UserError(
+            "--node-rank is from 0 to --nnodes less one", found=request.node_rank, expected=f"0 to {request.nnodes - 1}"
+        )
+    return Cluster(
+        settings.parallel.processes or 1, request.nnodes, request.node_rank, request.master_addr, request.master_port
+    )
 
 
 def _values(folder: Path, recipe: Recipe, settings: Settings, platform_id: str, run: Path) -> Values:
@@ -312,7 +313,9 @@ def _stages(
     run: Path,
 ) -> list[PlannedStage]:
     planned: list[PlannedStage] = []
-    inputs = {key: value for key, value in identity.items() if key.startswith("content of") or key in ("pins", "platform")}
+    inputs = {
+        key: value for key, value in identity.items() if key.startswith("content of") or key in ("pins", "platform")
+    }
     before = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     for name in recipe.stages:
         spec = recipe.stages[name]

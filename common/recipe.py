@@ -124,7 +124,9 @@ class Recipe(Settings):
                 known = getattr(self, section).model_fields_set
                 for key in getattr(preset, section).model_fields_set:
                     if key not in known:
-                        raise ValueError(f"presets.{name}.{section}.{key} overrides a key that {section} does not state")
+                        raise ValueError(
+                            f"presets.{name}.{section}.{key} overrides a key that {section} does not state"
+                        )
             for platform in preset.platforms:
                 if platform not in self.platforms:
                     raise ValueError(f"presets.{name}.platforms: {platform} is not in platforms")

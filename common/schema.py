@@ -43,7 +43,9 @@ def explain(model: type[pydantic.BaseModel], first: Any, document: Document) -> 
     if first["type"] == "missing":
         return UserError(f"the key {key} is missing", file=document.file, line=line)
     message = first["msg"].removeprefix("Value error, ")
-    return UserError(f"{key}: {message[0].lower()}{message[1:]}", file=document.file, line=line, found=repr(first["input"]))
+    return UserError(
+        f"{key}: {message[0].lower()}{message[1:]}", file=document.file, line=line, found=repr(first["input"])
+    )
 
 
 def keys_at(model: type[pydantic.BaseModel], location: Location) -> list[str]:

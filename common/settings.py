@@ -110,6 +110,7 @@ class Settings(Strict):
 SECTIONS = tuple(Settings.model_fields)
 
 
-def stated(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The settings that a recipe or preset states, by section; a stated null is kept."""
-    return settings.model_dump(exclude_unset=True)
+def stated(holder: Settings) -> dict[str, dict[str, Any]]:
+    """What a recipe or a preset states of the settings' sections; a stated null is kept."""
+    sections = [name for name in Settings.model_fields if name in holder.model_fields_set]
+    return {name: getattr(holder, name).model_dump(exclude_unset=True) for name in sections}

@@ -18,7 +18,9 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader in which 1e-4 is a number: YAML 1.1 asks for a dot, and nobody types one."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Document:
 
 def parse_scalar(text: str) -> Any:
     """The value that `text` has in YAML: 1e-4 a float, 3 an int, true a bool, null None, [a, b] a list."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, _Loader)
 
 
 def load(file: Path) -> Document:
@@ -48,7 +50,9 @@ def load(file: Path) -> Document:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, _Loader)
     except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8", file=file, found=f"byte {error.object[error.start]:#04x} at {error.start}") from None
+        raise UserError(
+            "is not UTF-8", file=file, found=f"byte {error.object[error.start]:#04x} at {error.start}"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else None
@@ -67,7 +71,12 @@ def _build(node: yaml.Node, at: Location, lines: dict[Location, int], file: Path
             key = loader.construct_object(key_node)
             line = key_node.start_mark.line + 1
             if key in mapping:
-                raise UserError(f"the key {key!r} stands twice", file=file, line=line, hint=f"the first is on line {lines[(*at, key)]}")
+                raise UserError(
+                    f"the key {key!r} stands twice",
+                    file=file,
+                    line=line,
+                    hint=f"the first is on line {lines[(*at, key)]}",
+                )
             lines[(*at, key)] = line
             mapping[key] = _build(value_node, (*at, key), lines, file, loader)
         return mapping

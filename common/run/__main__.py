@@ -26,13 +26,17 @@ def run(
     data: Annotated[str | None, typer.Option(help="Training data: a file, a glob, a folder, or a hub id.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="train.learning_rate=1e-4, or config.sft.optim=... of configs/."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="train.learning_rate=1e-4, or config.sft.optim=... of configs/."
+        ),
     ] = None,
     platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
     output: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/RECIPE/PRESET]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command as a script and stop.")] = False,
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage only, again if it is done.")] = None,
-    from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and those after it again.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and those after it again.")
+    ] = None,
     start_fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier run left, then start.")] = False,
     nproc_per_node: Annotated[int | None, typer.Option(min=1, help="Processes (devices) on each node.")] = None,
     nnodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,

@@ -9,7 +9,13 @@ RANK = r"(?:\[rank(?P<rank>\d+)\]:\s*)?"
 OURS = re.compile(RANK + r"error: (?P<text>.*)")
 EXCEPTION = re.compile(RANK + r"(?P<text>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)")
 # What a launcher adds when one of its processes has failed already
-CONSEQUENCES = ("ChildFailedError", "SignalException", "DistNetworkError", "Connection closed by peer", "RendezvousConnection")
+CONSEQUENCES = (
+    "ChildFailedError",
+    "SignalException",
+    "DistNetworkError",
+    "Connection closed by peer",
+    "RendezvousConnection",
+)
 
 
 def cause(log: Path, start: int, exit_status: int) -> str:
@@ -23,8 +29,7 @@ def cause(log: Path, start: int, exit_status: int) -> str:
         text = file.read().decode("utf-8", errors="replace").splitlines()
     for index, line in enumerate(text):
         if match := OURS.fullmatch(line):
-            details = [after for after in _indented(text[index + 1 :])]
-            return "\n".join([match["text"], *details])
+            return "\n".join([match["text"], *_indented(text[index + 1 :])])
     exceptions = [match["text"] for line in text if (match := EXCEPTION.fullmatch(line.strip()))]
     for exception in exceptions:
         if not any(word in exception for word in CONSEQUENCES):

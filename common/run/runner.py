@@ -41,7 +41,7 @@ class Selection:
         """The stages whose earlier output does not count."""
         if self.only:
             return self.stages(plan)
-        names = [stage.name for stage in plan.stages]
+        names: list[str] = [stage.name for stage in plan.stages]
         return list(plan.stages[names.index(self.begin) :]) if self.begin else []
 
 
@@ -87,13 +87,19 @@ def _need_earlier(plan: Plan, chosen: list[PlannedStage]) -> None:
         if stage is chosen[0]:
             return
         if not state.is_done(plan, stage):
-            raise RunError(f"stage {chosen[0].name} needs {stage.name}, which is not done", file=plan.run, hint="run it first, or leave out --only")
+            raise RunError(
+                f"stage {chosen[0].name} needs {stage.name}, which is not done",
+                file=plan.run,
+                hint="run it first, or leave out --only",
+            )
 
 
 def _make_environment(plan: Plan, console: Console) -> None:
     if plan.spec.complete():
         return
-    console.print(f"making the recipe's environment from {plan.spec.requirements} (once, a few minutes) ...", highlight=False)
+    console.print(
+        f"making the recipe's environment from {plan.spec.requirements} (once, a few minutes) ...", highlight=False
+    )
     started = time.monotonic()
     try:
         environment.ensure(plan.spec)
@@ -131,8 +137,7 @@ def _run_stage(plan: Plan, stage: PlannedStage, display: Display, again: str) ->
         if status:
             display.fail(stage.name)
             raise StageFailed(
-                f"stage {stage.name} failed: {cause(log, begin, status)}\n"
-                f"  log:      {log}\n  again:    {again}"
+                f"stage {stage.name} failed: {cause(log, begin, status)}\n  log:      {log}\n  again:    {again}"
             )
     seconds = time.monotonic() - started
     if first_node:
@@ -155,7 +160,9 @@ def _run_command(plan: Plan, command: tuple[str, ...], log: Path, display: Displ
         output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
         output.flush()
         # In this process group, so that Ctrl-C and kill reach it as they reach us
-        child = subprocess.Popen(_sourced(plan, command), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=variables)
+        child = subprocess.Popen(
+            _sourced(plan, command), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=variables
+        )
         try:
             while (status := child.poll()) is None:
                 time.sleep(POLL_SECONDS)

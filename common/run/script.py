@@ -55,7 +55,8 @@ def quote(path: object) -> str:
 
 def config_text(plan: Plan) -> str:
     """The framework's configuration as it is written to RUN/train/config.yaml."""
-    return yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def summary(plan: Plan) -> Iterator[str]:
@@ -73,8 +74,8 @@ def summary(plan: Plan) -> Iterator[str]:
     yield f"steps: {train.max_steps or f'{train.num_train_epochs:g} epochs of the prepared rows'}"
     if plan.preset.memory:
         memory = plan.preset.memory
-        how = "measured" if memory.measured else "not measured here"
-        yield f"memory: {memory.device_gib:g} GiB a device, {memory.host_gib:g} GiB of the host ({how}: {memory.source})"
+        need = f"{memory.device_gib:g} GiB a device, {memory.host_gib:g} GiB of the host"
+        yield f"memory: {need} ({'measured' if memory.measured else 'not measured here'}: {memory.source})"
     yield f"output: {plan.run}"
     built = "" if plan.spec.complete() else " (not made yet: run.sh makes it)"
     yield f"environment: {plan.spec.folder()}{built}"

@@ -34,7 +34,10 @@ def lock(run: Path, node_rank: int) -> Iterator[None]:
     except filelock.Timeout:
         who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
         raise UserError(
-            "another run is at work in this directory", file=run, found=who, hint="wait for it, or give another --output"
+            "another run is at work in this directory",
+            file=run,
+            found=who,
+            hint="wait for it, or give another --output",
         ) from None
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
@@ -49,7 +52,9 @@ def check_same_plan(plan: Plan) -> None:
     file = plan.run / PLAN
     if not file.exists():
         # Nothing that somebody else made is taken for ours, or overwritten
-        foreign = [path.name for path in plan.run.iterdir() if not path.name.startswith(".lock")] if plan.run.exists() else []
+        foreign = (
+            [path.name for path in plan.run.iterdir() if not path.name.startswith(".lock")] if plan.run.exists() else []
+        )
         if foreign:
             raise UserError(
                 "the directory is not empty and was not made by this command",
@@ -61,7 +66,9 @@ def check_same_plan(plan: Plan) -> None:
     try:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))["identity"]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise UserError("is not a plan of a run", file=file, hint="give another --output, or --fresh to start over") from None
+        raise UserError(
+            "is not a plan of a run", file=file, hint="give another --output, or --fresh to start over"
+        ) from None
     now = identity(plan)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _grown(key, before, now)]
     if changed:
@@ -70,13 +77,13 @@ def check_same_plan(plan: Plan) -> None:
             "this run was started with another plan",
             file=plan.run,
             found=shown,
-            hint="repeat it as it was, give another --output, or --fresh to start over; only more steps or epochs extend a run",
+            hint="repeat it as it was, give another --output, or start over with --fresh; only its steps may grow",
         )
 
 
 def _grown(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
-    numbers = [before.get(key), now.get(key)]
-    return key in MAY_GROW and all(isinstance(n, int | float) for n in numbers) and numbers[1] >= numbers[0]
+    old, new = before.get(key), now.get(key)
+    return key in MAY_GROW and isinstance(old, int | float) and isinstance(new, int | float) and new >= old
 
 
 def identity(plan: Plan) -> dict[str, Any]:

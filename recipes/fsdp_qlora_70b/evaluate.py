@@ -17,11 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as functional
+from data import Collator
 from datasets import load_from_disk
 from peft import PeftModel
 from setup import begin, end, load, read_config
 from torch.distributed.fsdp import register_fsdp_forward_method
-from train import Collator
 from transformers import AutoTokenizer
 
 from common.cli import call
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     config, arguments = read_config(parser)
-    args = begin(config)
-    model = load(config, args, arguments.adapter)
+    device = begin(config["platform"])
+    model = load(config, device, arguments.adapter)
     model.eval()
     # generate() calls the model inside the PEFT wrapper, past the hooks that gather the root's weights
     register_fsdp_forward_method(model, "generate")
@@ -74,7 +74,7 @@ def main() -> None:
     section = config["evaluate"]
 
     def measure() -> tuple[LossSum, list[list[int]]]:
-        loss = held_out_loss(model, rows, Collator(tokenizer.pad_token_id), section["micro_batch_size"], args.device)
+        loss = held_out_loss(model, rows, Collator(tokenizer.pad_token_id), section["micro_batch_size"], device)
         if not prompts:
             return loss, []
         answers = generate(
@@ -99,9 +99,13 @@ def main() -> None:
     end()
 
 
-def generation_result(prompts: list[dict[str, Any]], before: list[list[int]], after: list[list[int]], tokenizer: Any) -> Result:
+def generation_result(
+    prompts: list[dict[str, Any]], before: list[list[int]], after: list[list[int]], tokenizer: Any
+) -> Result:
     """Sample answers, and the share of them that ended by themselves rather than at the token limit."""
-    ended = [sum(answer[-1:] == [tokenizer.eos_token_id] for answer in answers) / len(prompts) for answers in (before, after)]
+    ended = [
+        sum(answer[-1:] == [tokenizer.eos_token_id] for answer in answers) / len(prompts) for answers in (before, after)
+    ]
     samples = [
         {
             "prompt": prompt["prompt"],

@@ -29,7 +29,13 @@ from transformers import BitsAndBytesConfig
 from common.cli import call
 from common.errors import RunError
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 PREFIX = "base_model.model."
 
 
@@ -46,7 +52,9 @@ class Merger:
         self.rows = config.trainable_token_indices or {}
         self.quantized = quantized
         self.dtype = dtype
-        self.device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        self.device = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        )
 
     def get(self, name: str, compute: torch.dtype) -> torch.Tensor:
         """The merged tensor `name`; the base is read in `compute`, the dtype it was trained on."""
@@ -78,7 +86,10 @@ def write_model(merger: Merger, compute: torch.dtype, folder: Path, shard_size: 
     """Write the merged tensors into shards of `shard_size`, one tensor and one shard in memory at a time."""
     sizes = {name: _size(merger, name) for name in sorted(merger.base.files)}
     split = split_state_dict_into_shards_factory(
-        sizes, get_storage_size=lambda size: size, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
+        sizes,
+        get_storage_size=lambda size: size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_size,
     )
     for file, names in split.filename_to_tensors.items():
         save_file({name: merger.get(name, compute) for name in names}, folder / file, metadata={"format": "pt"})
@@ -111,16 +122,26 @@ def card_lines(config: dict[str, Any], step: int, merged: bool) -> Iterator[str]
     """README.md of the model: what it is and how it was made."""
     data = json.loads((Path(config["data"]["path"]) / "meta.json").read_text(encoding="utf-8"))
     lora, sft = config["lora"], config["sft"]
-    base = "the base quantized to NF4 and dequantized, as it was trained on" if config["model"]["quantized"] else "the base"
-    yield from ("---", "library_name: transformers" if merged else "library_name: peft", "tags: [llama-3, lora, sft]", "---", "")
+    base = (
+        "the base quantized to NF4 and dequantized, as it was trained on"
+        if config["model"]["quantized"]
+        else "the base"
+    )
+    yield from (
+        "---",
+        "library_name: transformers" if merged else "library_name: peft",
+        "tags: [llama-3, lora, sft]",
+        "---",
+        "",
+    )
     yield f"# Llama 3 fine-tuned with {'Q-LoRA' if config['model']['quantized'] else 'LoRA'}"
     yield ""
     yield f"- Trained for {step} optimizer steps, learning rate {sft['learning_rate']}, seed {sft['seed']}."
-    yield f"- LoRA rank {lora['r']}, alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']}, on {lora['target_modules']}."
+    yield f"- LoRA rank {lora['r']}, alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']}."
     yield f"- Prompt template: `{data['template']}`. The same template must be used to ask it."
     if merged:
         yield f"- Weights: the adapter merged into {base}, stored in {config['export']['dtype']}."
-    yield "- Made by Llama 3 recipes, fsdp_qlora_70b; report.md beside this folder has losses, versions and the machine."
+    yield "- Made by Llama 3 recipes, fsdp_qlora_70b; report.md has losses, versions and the machine."
     yield "- The licence of the base model applies."
 
 

@@ -156,4 +156,6 @@ def check_sharded(model: nn.Module, world_size: int) -> None:
             raise RunError("a parameter is not sharded: FSDP is not in effect", found=name)
         share = -(-parameter.shape[0] // world_size) * (parameter.numel() // parameter.shape[0])
         if parameter.to_local().numel() > share:
-            raise RunError("a rank holds more than its share", found=f"{name}: {parameter.to_local().numel()}", expected=share)
+            raise RunError(
+                "a rank holds more than its share", found=f"{name}: {parameter.to_local().numel()}", expected=share
+            )

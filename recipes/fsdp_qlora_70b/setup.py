@@ -1,10 +1,11 @@
-"""From RUN/train/config.yaml to a distributed set-up and a sharded model, for training and evaluation alike."""
+"""From RUN/train/config.yaml to a sharded model on this rank's device, for training, evaluation and export."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from model import LoraWeights, build, check_sharded, load_sharded
 from peft import LoraConfig, PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoTokenizer, BitsAndBytesConfig
-from trl import SFTConfig
 
 import patches
 from common.errors import UserError, did_you_mean
@@ -37,21 +37,30 @@ def options(kind: type, section: str, values: dict[str, Any], **more: Any) -> An
     known = set(inspect.signature(kind).parameters) - {"kwargs"}
     for key in values:
         if key not in known:
-            raise UserError(f"config.{section}.{key}: {kind.__name__} has no such option", hint=did_you_mean(key, known))
+            raise UserError(
+                f"config.{section}.{key}: {kind.__name__} has no such option", hint=did_you_mean(key, known)
+            )
     return kind(**values, **more)
 
 
-def begin(config: dict[str, Any]) -> SFTConfig:
-    """Apply patches, make the platform known to torch, join the other processes."""
-    die_with_parent()
-    for name in config["platform"]["patches"]:
-        patches.apply(name)
-    if config["platform"]["plugin"]:
-        importlib.import_module(config["platform"]["plugin"])
-    args = options(SFTConfig, "sft", config["sft"], use_cpu=config["platform"]["device"] == "cpu")
-    if not dist.is_initialized():
+def begin(platform: dict[str, Any]) -> torch.device:
+    """Apply patches, make the platform known to torch, join the other processes: this rank's device."""
+    if "LOCAL_RANK" not in os.environ:
         raise UserError("this script is started through torchrun", hint="run.sh --dry-run shows the command")
-    return args
+    die_with_parent()
+    for name in platform["patches"]:
+        patches.apply(name)
+    if platform["plugin"]:
+        importlib.import_module(platform["plugin"])
+    if platform["device"] == "cpu":
+        device = torch.device("cpu")
+    else:
+        device = torch.device(platform["device"], int(os.environ["LOCAL_RANK"]))
+        torch.accelerator.set_device_index(device.index)
+    # gloo beside the device's own backend: with CPU offload, gradients are clipped on the host
+    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{platform['backend']}"
+    dist.init_process_group(backend, device_id=None if device.type == "cpu" else device)
+    return device
 
 
 def quantization(config: dict[str, Any]) -> BitsAndBytesConfig | None:
@@ -62,7 +71,7 @@ def quantization(config: dict[str, Any]) -> BitsAndBytesConfig | None:
     made = options(BitsAndBytesConfig, "bitsandbytes", config["bitsandbytes"])
     if made.bnb_4bit_quant_storage != getattr(torch, section["dtype"]):
         raise UserError(
-            "config.bitsandbytes.bnb_4bit_quant_storage must equal model.dtype: FSDP gathers parameters in model.dtype, "
+            "config.bitsandbytes.bnb_4bit_quant_storage must equal model.dtype: FSDP gathers parameters in that dtype, "
             "and converting packed 4-bit weights destroys them without an error",
             found=made.bnb_4bit_quant_storage,
             expected=section["dtype"],
@@ -79,7 +88,7 @@ def lora_config(config: dict[str, Any]) -> LoraConfig:
     return options(LoraConfig, "lora", config["lora"], trainable_token_indices={"embed_tokens": rows, "lm_head": rows})
 
 
-def load(config: dict[str, Any], args: SFTConfig, adapter: Path | None = None) -> PeftModel:
+def load(config: dict[str, Any], device: torch.device, adapter: Path | None = None) -> PeftModel:
     """The sharded model on this rank's device; its LoRA weights from `adapter`, or fresh from the seed."""
     section = config["model"]
     dtype = getattr(torch, section["dtype"])
@@ -89,9 +98,9 @@ def load(config: dict[str, Any], args: SFTConfig, adapter: Path | None = None) -
     load_sharded(
         model,
         folder,
-        LoraWeights(args.seed, adapter),
-        mesh=init_device_mesh(args.device.type, (dist.get_world_size(),), mesh_dim_names=("fsdp",)),
-        device=args.device,
+        LoraWeights(config["sft"]["seed"], adapter),
+        mesh=init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("fsdp",)),
+        device=device,
         dtype=dtype,
         reduce_dtype=getattr(torch, config["fsdp"]["reduce_dtype"]),
         reshard_after_forward=config["fsdp"]["reshard_after_forward"],
