@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common import tokenizer as tokenizers
 from common.errors import UserError
 from common.files import write_json, write_text
@@ -48,6 +46,8 @@ def write(
     else:
         write_json(folder / GENERATION_FILE, configs.generation_config(config))
     if layout == layouts.MINDSPORE:
+        import yaml
+
         content = translate.to_mindformers(config, qkv_concat=qkv_concat)
         write_text(folder / MINDFORMERS_FILE, yaml.safe_dump(content, sort_keys=False))
     if layout == layouts.META:

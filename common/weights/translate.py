@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import UserError
 from common.weights import dtypes
 from common.weights.config import LlamaConfig, read_json
@@ -69,6 +67,8 @@ def to_mindformers(config: LlamaConfig, *, qkv_concat: bool = False) -> dict[str
 
 def from_mindformers(file: Path) -> LlamaConfig:
     """The model that a MindFormers yaml describes. Raises UserError when it is broken or lacks a size."""
+    import yaml  # here, because frameworks' environments open models too and may lack it
+
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -107,6 +107,8 @@ def from_mindformers(file: Path) -> LlamaConfig:
 
 def has_mindformers_config(file: Path) -> bool:
     """Whether the yaml `file` describes a model; one that cannot be read does not."""
+    import yaml
+
     try:
         return _model_section(yaml.safe_load(file.read_text(encoding="utf-8"))) is not None
     except (yaml.YAMLError, UnicodeDecodeError, OSError):

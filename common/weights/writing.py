@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.weights.tensors import Extent, Tensor
 
-WORKERS = 2  # numpy, zlib and the kernel's copying release the interpreter's lock
+WORKERS = 2  # numpy and the kernel's copying release the interpreter's lock
 COPY_STEP = 32 * 2**20  # bytes copied between two progress reports
-FLUSH_EVERY = 128 * 2**20  # bytes written before the disk is asked to begin
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 Report = Callable[[int], object]  # called with the number of bytes just written, from any worker
-Headers = Sequence[tuple[int, bytes]]  # (offset in the file, content)
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file to be written: bytes at stated offsets, tensors, and the whole size.
-
-    With `finish`, the CRC-32 of every piece is computed on the way and `finish` gives, from these in
-    the order of the pieces, what is written last.
-    """
+    """A file to be written: bytes at stated offsets, tensors, and the whole size."""
 
     name: str
     size: int
     headers: tuple[tuple[int, bytes], ...]
     pieces: tuple[Piece, ...]
-    finish: Callable[[Sequence[int]], Headers] | None = None
 
 
 class _Stop(Exception):
@@ -73,22 +65,14 @@ class _Writer:
         self._output = output
         self._report = report
         self._stop = threading.Event()
-        self._unflushed = 0
-        self._flushing = threading.Lock()
 
     def run(self, workers: int) -> None:
         for offset, content in self._output.headers:
             self._put(memoryview(content), offset)
-        pieces = self._output.pieces
-        checksums = [0] * len(pieces)
-
-        def write(number: int) -> None:
-            checksums[number] = self._write(pieces[number])
-
         # The largest go first, so that the workers end together.
-        order = sorted(range(len(pieces)), key=lambda number: -pieces[number].tensor.nbytes)
+        pieces = sorted(self._output.pieces, key=lambda piece: -piece.tensor.nbytes)
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(write, number) for number in order]
+            futures = [pool.submit(self._write, piece) for piece in pieces]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
@@ -101,28 +85,20 @@ class _Writer:
             error = None if future.cancelled() else future.exception()
             if error is not None and not isinstance(error, _Stop):
                 raise error
-        if self._output.finish is not None:
-            for offset, content in self._output.finish(checksums):
-                self._put(memoryview(content), offset)
 
-    def _write(self, piece: Piece) -> int:
-        """Write one piece and return its CRC-32, 0 where nobody asks for it."""
-        checksum = 0
+    def _write(self, piece: Piece) -> None:
         offset = piece.offset
         extents = piece.tensor.extents()
-        if extents is not None and self._output.finish is None:
+        if extents is not None:
             for extent in extents:
                 self._copy(extent, offset)
                 offset += extent.length
-            return checksum
+            return
         for block in piece.tensor.blocks():
             content = block.reshape(-1).data.cast("B")
-            if self._output.finish is not None:
-                checksum = zlib.crc32(content, checksum)
             self._put(content, offset)
+            self._written(offset, len(content))
             offset += len(content)
-            self._written(len(content))
-        return checksum
 
     def _copy(self, extent: Extent, offset: int) -> None:
         source = os.open(extent.file, os.O_RDONLY)
@@ -133,8 +109,8 @@ class _Writer:
                 count = self._copy_step(source, extent.offset + done, offset + done, step)
                 if count == 0:
                     raise OSError(errno.EIO, "the file became shorter while it was read", str(extent.file))
+                self._written(offset + done, count)
                 done += count
-                self._written(count)
         finally:
             os.close(source)
 
@@ -154,15 +130,9 @@ class _Writer:
         while done < len(content):
             done += os.pwrite(self._target, content[done:], offset + done)
 
-    def _written(self, count: int) -> None:
+    def _written(self, offset: int, count: int) -> None:
         self._report(count)
         if self._stop.is_set():
             raise _Stop
-        self._unflushed += count
-        if self._unflushed >= FLUSH_EVERY and self._flushing.acquire(blocking=False):
-            # The disk works while the next tensors are computed, instead of all at the end.
-            try:
-                self._unflushed = 0
-                os.fdatasync(self._target)
-            finally:
-                self._flushing.release()
+        # Linux begins to write these pages to the disk now, instead of all of them at the end.
+        os.posix_fadvise(self._target, offset, count, os.POSIX_FADV_DONTNEED)

@@ -18,6 +18,8 @@ from common.weights.writing import OutputFile, Piece
 ALIGNMENT = 64  # bytes, as torch aligns storages
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_ZIP64_LOCAL = struct.Struct("<HHQQ")
+_PADDING = struct.Struct("<HH")
 _MANY = 0xFFFFFFFF
 _VERSION = 45  # zip64
 _DATE = 0x21  # 1 January 1980: the same model gives the same file
@@ -30,6 +32,7 @@ class _Member:
     header: int  # offset of the local header
     data: int  # offset of the content
     length: int
+    crc: int
 
 
 def data_offset(file: Path, header: int) -> int:
@@ -41,47 +44,45 @@ def data_offset(file: Path, header: int) -> int:
 
 
 def plan(name: str, members: Sequence[tuple[str, bytes | Tensor]]) -> OutputFile:
-    """The archive `name` with `members` (path, content) in order. Checksums are filled in after writing."""
+    """The archive `name` with `members` (path, content) in order.
+
+    Tensors have no checksum, as with torch.serialization.set_crc32_options(False): torch never
+    checks it, and computing it would cost more than all the copying. unzip -t complains of them.
+    """
     placed: list[_Member] = []
     headers: list[tuple[int, bytes]] = []
     pieces: list[Piece] = []
-    known: dict[int, int] = {}  # member number → CRC of what is known already
     position = 0
     for path, content in members:
-        length = len(content) if isinstance(content, bytes) else content.nbytes
-        before = position + _LOCAL.size + len(path.encode()) + 20 + 4
+        before = position + _LOCAL.size + len(path.encode()) + _ZIP64_LOCAL.size + _PADDING.size
         data = before + -before % ALIGNMENT
-        placed.append(_Member(path.encode(), position, data, length))
         if isinstance(content, bytes):
+            member = _Member(path.encode(), position, data, len(content), zlib.crc32(content))
             headers.append((data, content))
-            known[len(placed) - 1] = zlib.crc32(content)
         else:
+            member = _Member(path.encode(), position, data, content.nbytes, 0)
             pieces.append(Piece(data, content))
-        position = data + length
-
-    def finish(checksums: Sequence[int]) -> list[tuple[int, bytes]]:
-        remaining = iter(checksums)
-        crcs = [known[number] if number in known else next(remaining) for number in range(len(placed))]
-        local = [(member.header, _local(member, crc)) for member, crc in zip(placed, crcs, strict=True)]
-        return [*local, (position, _directory(placed, crcs, position))]
-
-    size = position + len(_directory(placed, [0] * len(placed), position))
-    return OutputFile(name, size, tuple(headers), tuple(pieces), finish)
+        headers.append((position, _local(member)))
+        placed.append(member)
+        position = data + member.length
+    directory = _directory(placed, position)
+    headers.append((position, directory))
+    return OutputFile(name, position + len(directory), tuple(headers), tuple(pieces))
 
 
-def _local(member: _Member, crc: int) -> bytes:
-    zip64 = struct.pack("<HHQQ", 1, 16, member.length, member.length)
-    padding = member.data - member.header - _LOCAL.size - len(member.name) - len(zip64) - 4
-    extra = zip64 + struct.pack("<HH", 0x4246, padding) + bytes(padding)  # "FB", torch's own padding field
-    fields = (_VERSION, _UTF8, 0, 0, _DATE, crc, _MANY, _MANY, len(member.name), len(extra))
+def _local(member: _Member) -> bytes:
+    zip64 = _ZIP64_LOCAL.pack(1, 16, member.length, member.length)
+    padding = member.data - member.header - _LOCAL.size - len(member.name) - len(zip64) - _PADDING.size
+    extra = zip64 + _PADDING.pack(0x4246, padding) + bytes(padding)  # "FB", torch's own padding field
+    fields = (_VERSION, _UTF8, 0, 0, _DATE, member.crc, _MANY, _MANY, len(member.name), len(extra))
     return _LOCAL.pack(b"PK\x03\x04", *fields) + member.name + extra
 
 
-def _directory(members: Sequence[_Member], crcs: Sequence[int], start: int) -> bytes:
+def _directory(members: Sequence[_Member], start: int) -> bytes:
     parts = []
-    for member, crc in zip(members, crcs, strict=True):
+    for member in members:
         extra = struct.pack("<HHQQQ", 1, 24, member.length, member.length, member.header)
-        sizes = (crc, _MANY, _MANY, len(member.name), len(extra))
+        sizes = (member.crc, _MANY, _MANY, len(member.name), len(extra))
         fields = (_VERSION, _VERSION, _UTF8, 0, 0, _DATE, *sizes, 0, 0, 0, 0, _MANY)
         parts.append(_CENTRAL.pack(b"PK\x01\x02", *fields) + member.name + extra)
     directory = b"".join(parts)
