@@ -1,27 +1,31 @@
 """python -m common.evaluation: what a model answers.
 
-    python -m common.evaluation generate --model RUN/model --prompt "What is the capital of France?"
+python -m common.evaluation generate --model RUN/model --prompt "What is the capital of France?"
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from common.environment import enter_light
+from common.evaluation.transformers_backend import CALLER_VARIABLE
 
-if importlib.util.find_spec("tiktoken") is None or importlib.util.find_spec("typer") is None:
-    # A recipe's environment: prompts are rendered in the light one, which then finds its way back
-    enter_light()
+if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+    os.environ.setdefault(CALLER_VARIABLE, sys.executable)
+enter_light()  # prompts are rendered there, as training data are; the framework's part runs elsewhere
 
 import typer  # noqa: E402
 
 from common import cli  # noqa: E402
 from common.errors import EXIT_USAGE, UserError  # noqa: E402
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="What a model answers.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="What a model answers."
+)
 
 
 @app.callback()
@@ -34,17 +38,30 @@ def generate(
     model: Annotated[Path, typer.Option(help="A model folder (RUN/model), or an adapter folder (RUN/adapter).")],
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter folder to put on the model.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to ask; repeatable.")] = None,
-    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON lines: texts, prompts, messages or prompt_ids.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON lines: texts, prompts, messages or prompt_ids.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer at most.")] = 256,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Prompts that are answered at once.")] = 8,
     temperature: Annotated[float, typer.Option(metavar="T", help="0: the likeliest token, always.")] = 0.0,
-    top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the likeliest tokens that make up this probability.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="P", help="Sample from the likeliest tokens that make up this probability.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the sampling.")] = 0,
-    template: Annotated[str | None, typer.Option(help="The prompt template. [default: the one it was trained with]")] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message. [default: the one of the training data]")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="The prompt template. [default: the one it was trained with]")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The system message. [default: the one of the training data]")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Send the text as it is, without a template.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a line: prompt, answer, tokens, ended.")] = False,
-    python: Annotated[Path | None, typer.Option(metavar="PATH", help="An interpreter with torch and transformers. [default: the run's own]")] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: prompt, answer, tokens, ended.")
+    ] = False,
+    python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="An interpreter with torch and transformers. [default: the run's own]"),
+    ] = None,
 ) -> None:
     """Ask a fine-tuned model. Answers go to standard output, everything else to standard error."""
     import dataclasses
@@ -65,7 +82,9 @@ def generate(
     asked = generating.questions(subject, tokens, render, prompt or [], prompts)
     console = Console(stderr=True, highlight=False)
     with console.status(f"asking {subject.adapter or subject.model} ..."):
-        found = generating.answers(subject, tokens, asked, sampling, end_id=render.end_id if render else None, python=python)
+        found = generating.answers(
+            subject, tokens, asked, sampling, end_id=render.end_id if render else None, python=python
+        )
         for number, each in enumerate(found, 1):
             if json_:
                 print(json.dumps(dataclasses.asdict(each), ensure_ascii=False), flush=True)

@@ -18,6 +18,7 @@ from common.errors import RunError, UserError
 from common.evaluation import prompts as asking
 from common.evaluation.prompts import Asker, Prompt
 from common.evaluation.subject import Subject
+from common.evaluation.transformers_backend import CALLER_VARIABLE
 from common.plan import expand
 from common.tokenizer import Tokenizer, load
 from common.tokenizer.vocabulary import BEGIN_OF_TEXT, RIGHT_PAD
@@ -29,6 +30,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -68,13 +70,21 @@ class Answer:
 def tokenizer(subject: Subject) -> Tokenizer:
     """The tokenizer of `subject`. Raises UserError when its training data were made with another one."""
     folders = [folder for folder in (subject.model, subject.adapter) if folder]
-    found = next((folder for folder in folders for name in ("tokenizer.json", "tokenizer.model") if (folder / name).is_file()), None)
+    found = next(
+        (folder for folder in folders for name in ("tokenizer.json", "tokenizer.model") if (folder / name).is_file()),
+        None,
+    )
     if found is None:
         raise UserError("has no tokenizer", file=subject.model, expected="tokenizer.json or tokenizer.model")
     loaded = load(found)
     trained = subject.meta.get("tokenizer")
     if trained is not None and trained != loaded.digest:
-        raise UserError("is not the tokenizer that the training data were made with", file=found, found=loaded.digest, expected=trained)
+        raise UserError(
+            "is not the tokenizer that the training data were made with",
+            file=found,
+            found=loaded.digest,
+            expected=trained,
+        )
     return loaded
 
 
@@ -83,7 +93,9 @@ def asker(subject: Subject, tokens: Tokenizer, template: str | None = None, syst
     name = template or subject.template
     if name is None:
         hint = "name it with --template, or send the text as it is with --raw"
-        raise UserError("nothing says which prompt template it was trained with", file=subject.adapter or subject.model, hint=hint)
+        raise UserError(
+            "nothing says which prompt template it was trained with", file=subject.adapter or subject.model, hint=hint
+        )
     source = subject.meta.get("source")
     return Asker(tokens, name, system=system if system is not None else subject.system, source=source)
 
@@ -141,21 +153,27 @@ def answers(
 
 
 def interpreter(subject: Subject, given: Path | None = None) -> str:
-    """The Python that has what `subject` needs: `given`, this one, or the one that the run was made with."""
-    needed = ["torch", "transformers", *(["peft"] if subject.adapter else []), *(["bitsandbytes"] if subject.quantization else [])]
+    """The Python that answers: `given`, the one that the run was made with, this one, or the one that was called."""
     if given is not None:
         if not os.access(given, os.X_OK) or given.is_dir():
             raise UserError("is no interpreter", file=given)
         return str(given)
+    own, caller = subject.plan.get("python"), os.environ.get(CALLER_VARIABLE)
+    if isinstance(own, str) and os.access(own, os.X_OK):
+        return own
+    needed = ["torch", "transformers", *(["peft"] if subject.adapter else [])]
     lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if not lacking:
         return sys.executable
-    python = subject.plan.get("python")
-    if isinstance(python, str) and os.access(python, os.X_OK):
-        return python
+    if caller is not None and os.access(caller, os.X_OK):
+        return caller
     recipe = subject.plan.get("recipe")
-    hint = f"bash recipes/{recipe}/run.sh makes the environment that has them" if recipe else "name an interpreter that has them with --python"
-    raise UserError(f"this Python has no {' and no '.join(lacking)}", file=sys.executable, expected=python, hint=hint)
+    hint = (
+        f"bash recipes/{recipe}/run.sh makes the environment that has them"
+        if recipe
+        else "name an interpreter that has them with --python"
+    )
+    raise UserError(f"this Python has no {' and no '.join(lacking)}", file=sys.executable, expected=own, hint=hint)
 
 
 def _device(subject: Subject) -> dict[str, str | None]:
@@ -166,10 +184,19 @@ def _device(subject: Subject) -> dict[str, str | None]:
 
 
 def _work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[list[int]]:
-    variables = {**os.environ, **{name: expand(str(value)) for name, value in subject.plan.get("environment", {}).items()}, **QUIET}
+    variables = {
+        **os.environ,
+        **{name: expand(str(value)) for name, value in subject.plan.get("environment", {}).items()},
+        **QUIET,
+    }
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with subprocess.Popen(
-        [python, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True, encoding="utf-8"
+        [python, "-m", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=variables,
+        text=True,
+        encoding="utf-8",
     ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
         try:
@@ -184,7 +211,9 @@ def _work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[li
             worker.kill()
             raise
     if worker.returncode:
-        raise RunError("generating failed; its messages are above", found=f"exit status {worker.returncode} of {python}")
+        raise RunError(
+            "generating failed; its messages are above", found=f"exit status {worker.returncode} of {python}"
+        )
 
 
 def questions(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+CALLER_VARIABLE = "LLAMA3_RECIPES_CALLER"  # the interpreter that was called, where it has torch and transformers
+
 
 def generate(
     model: Any,

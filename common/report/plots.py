@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ MIB = 2**20
 INK, LINE, FIRST, SECOND = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--soft)", LINE: "var(--line)", FIRST: "var(--accent)", SECOND: "var(--second)"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -86,7 +87,13 @@ def draw(rows: Sequence[Row], held_out: tuple[float | None, float] | None = None
             [Series("effective", _rate("tokens")), Series("padded", _rate("padded_tokens"))],
             from_zero=True,
         ),
-        _plot("Learning rate", "As used in each step", rows, [Series("learning rate", _field("learning_rate"), False)], True),
+        _plot(
+            "Learning rate",
+            "As used in each step",
+            rows,
+            [Series("learning rate", _field("learning_rate"), False)],
+            True,
+        ),
         _plot("Gradient norm", "Before clipping", rows, [Series("gradient norm", _field("grad_norm"))]),
         _plot(
             "Memory",
@@ -114,15 +121,20 @@ def _plot(
     from_zero: bool = False,
     held_out: tuple[float | None, float] | None = None,
 ) -> Plot:
-    with rc_context({**STYLE, "svg.hashsalt": title}):  # type: ignore[arg-type]  # ids differ between the plots of a page
+    # The salt keeps the ids of a page's plots apart, and the same from run to run
+    with rc_context(STYLE | {"svg.hashsalt": title}):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         steps = [row["step"] for row in rows]
         for each, colour in zip(series, (FIRST, SECOND), strict=False):
             _line(axes, steps, [each.values(row) for row in rows], each, colour)
         if held_out:
-            points = [(step, value) for step, value in zip((steps[0], steps[-1]), held_out, strict=True) if value is not None]
-            axes.plot(*zip(*points, strict=True), linestyle="none", marker="o", markersize=5, color=SECOND, clip_on=False)
+            points = [
+                (step, value) for step, value in zip((steps[0], steps[-1]), held_out, strict=True) if value is not None
+            ]
+            axes.plot(
+                *zip(*points, strict=True), linestyle="none", marker="o", markersize=5, color=SECOND, clip_on=False
+            )
         if from_zero:
             axes.set_ylim(bottom=0)
         axes.margins(x=0.01)

@@ -176,7 +176,9 @@ def _evaluation(file: Path) -> list[result.Result]:
     try:
         return result.read(file)
     except (ValueError, TypeError) as error:
-        raise UserError("is not an evaluation", file=file, found=str(error), hint="run it again with --from evaluate") from None
+        raise UserError(
+            "is not an evaluation", file=file, found=str(error), hint="run it again with --from evaluate"
+        ) from None
 
 
 def _json(file: Path) -> dict[str, Any] | None:

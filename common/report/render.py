@@ -34,7 +34,7 @@ class Tile:
 @dataclass(frozen=True)
 class Table:
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def write(report: Report, rows: Sequence[Row], folder: Path) -> None:
@@ -90,7 +90,9 @@ def _content(report: Report) -> dict[str, Any]:
         "total": text.duration(report.seconds),
         "batch": batch(report),
         "data": data(report),
-        "dropped": [(each.name, reason, text.count(number)) for each in report.data for reason, number in each.dropped.items()],
+        "dropped": [
+            (each.name, reason, text.count(number)) for each in report.data for reason, number in each.dropped.items()
+        ],
         "data_options": _flat(report.data_options),
         "results": results(report),
         "provenance": provenance(report),
@@ -109,7 +111,9 @@ def tiles(report: Report) -> list[Tile]:
         if each.metric in (LOSS, PERPLEXITY):
             name = "Held-out loss" if each.metric == LOSS else "Held-out perplexity"
             digits = 4 if each.metric == LOSS else 2
-            shown.append(Tile(name, _change(each.before, each.after, digits), f"{text.count(each.count)} tokens, before → after"))
+            shown.append(
+                Tile(name, _change(each.before, each.after, digits), f"{text.count(each.count)} tokens, before → after")
+            )
     if trained and (speed := trained.throughput):
         detail = f"not padding; {text.count(speed.tokens_per_second.per_device)} a device"
         shown.append(Tile("Tokens a second", text.count(speed.tokens_per_second.total), detail))
@@ -133,13 +137,12 @@ def ask(report: Report) -> str | None:
 def measured(report: Report) -> str:
     """Whose figures these are."""
     machine = report.provenance.machine
-    words = [str(machine["cpu"])] if "cpu" in machine else []
+    words = [str(machine.get("cpu", "a machine that plan.yaml does not name"))]
     words += [f"{machine['cores']} cores"] if "cores" in machine else []
     words += [f"{machine['memory_gib']} GiB"] if "memory_gib" in machine else []
-    kind = "processes" if report.platform == "cpu" else "devices"
-    count = f"{report.hardware.devices} {kind if report.hardware.devices != 1 else kind.rstrip('es') if kind == 'processes' else 'device'}"
-    where = ", ".join(words) or "a machine that plan.yaml does not name"
-    return f"The figures of this run were measured on {where}; platform {report.platform}, {count}."
+    words += [f"platform {report.platform} with {report.hardware.devices} devices or processes"]
+    where = ", ".join(words)
+    return f"The figures of this run were measured on {where}."
 
 
 def evaluation(report: Report) -> Table:
@@ -229,7 +232,10 @@ def data(report: Report) -> Table:
     rows = [
         (
             SPLIT_NAMES.get(each.name, each.name),
-            *(text.count(value) for value in (each.records, each.documents, each.rows, each.tokens, each.trained_tokens)),
+            *(
+                text.count(value)
+                for value in (each.records, each.documents, each.rows, each.tokens, each.trained_tokens)
+            ),
             text.count(each.longest_row),
             text.count(sum(each.dropped.values())),
             text.count(each.cut),

@@ -61,7 +61,9 @@ def summarize(run: Run) -> Report:
         model=_model(run),
         hardware=hardware,
         batch=Batch(**plan.batch.model_dump()),
-        stages=[Stage(name=each.name, done=each.done, seconds=each.seconds) for each in run.stages if each.name != REPORT],
+        stages=[
+            Stage(name=each.name, done=each.done, seconds=each.seconds) for each in run.stages if each.name != REPORT
+        ],
         training=training,
         evaluation=[Evaluation(**dataclasses.asdict(each)) for each in run.evaluation],
         data=[_split(name, run.data[name]) for name in SPLITS if run.data and isinstance(run.data.get(name), dict)],
@@ -242,7 +244,9 @@ def _notes(run: Run, training: Training | None) -> list[str]:
     if run.adapter and not run.model and run.plan.settings.get("export", {}).get("merge") is False:
         notes.append("model/ was not asked for (export.merge is false): the adapter is used on the base model.")
     if run.recipe is None:
-        notes.append(f"This checkout has no valid recipe {run.plan.recipe}: its summary and stated results are left out.")
+        notes.append(
+            f"This checkout has no valid recipe {run.plan.recipe}: its summary and stated results are left out."
+        )
     if run.platform is None:
         notes.append(f"This checkout has no valid platform {run.plan.platform}: figures per card and MFU are left out.")
     elif training and training.throughput and run.platform.peak_bf16_tflops is None:
