@@ -85,7 +85,8 @@ def to_hugging_face(tensors: Mapping[str, Tensor], layout: str, config: LlamaCon
     """The same weights under Hugging Face's names and with its rows, in the order given. Nothing is read."""
     if layout == MINDSPORE:
         tensors = _separated(tensors, config)
-    back = {name_in(layout, name): name for name in tensor_shapes(config)}
+    # With lm_head even where the tables are tied: Meta's files hold it all the same.
+    back = {name_in(layout, name): name for name in (*tensor_shapes(config), HEAD)}
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         known = back.get(name, name)

@@ -54,7 +54,7 @@ class StoredTensor:
 
 # What checkpoints of torch, numpy and the trainers refer to. A name outside is code of unknown effect.
 _HARMLESS_MODULES = ("torch", "collections", "numpy", "nnscaler", "argparse", "pathlib", "datetime", "enum", "_codecs")
-_HARMLESS_BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "slice", "complex", "bytearray", "getattr"}
+_HARMLESS_BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "slice", "complex", "bytes", "bytearray"}
 _NEVER = {"load", "exec", "eval", "system", "open", "__import__", "load_library", "compile", "run", "Popen", "memmap"}
 _TENSOR_BUILDERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")}
 _MARK = object()
@@ -137,6 +137,11 @@ class _Machine:
         if isinstance(target, dict):
             target.update((_hashable(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
 
+    def dictionary(self, _: Any) -> None:
+        items = self.after_mark()
+        self.stack.append({})
+        self.set_items(items)
+
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, list):
@@ -197,7 +202,7 @@ def _pair(machine: _Machine) -> list[Any]:
     return [key, value]
 
 
-_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
+_HANDLERS: dict[str, Callable[[_Machine, Any], object]] = {
     "GLOBAL": lambda machine, argument: machine.name(*argument.split(" ", 1)),
     "STACK_GLOBAL": _Machine.stack_name,
     "REDUCE": _Machine.reduce,
@@ -209,16 +214,19 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),
     "LIST": lambda machine, _: machine.stack.append(machine.after_mark()),
+    "DICT": _Machine.dictionary,
     "SETITEM": lambda machine, _: machine.set_items(_pair(machine)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.after_mark()),
     "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.after_mark()),
     "ADDITEMS": lambda machine, _: machine.append(machine.after_mark()),
     "FROZENSET": lambda machine, _: machine.stack.append(machine.after_mark()),
-    "POP": lambda machine, _: machine.stack.pop() and None,
-    "BINPUT": lambda machine, key: machine.memo.__setitem__(key, machine.stack[-1]),
-    "LONG_BINPUT": lambda machine, key: machine.memo.__setitem__(key, machine.stack[-1]),
+    "POP": lambda machine, _: machine.stack.pop(),
+    **dict.fromkeys(
+        ("PUT", "BINPUT", "LONG_BINPUT"), lambda machine, key: machine.memo.__setitem__(int(key), machine.stack[-1])
+    ),
     "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
-    "BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "LONG_BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
+    **dict.fromkeys(
+        ("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[int(key)])
+    ),
 }

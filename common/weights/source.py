@@ -174,7 +174,12 @@ def _merge(group: Sequence[Path]) -> dict[str, RawTensor]:
 
 
 def _model_part(raw: Mapping[str, RawTensor], prefix: str) -> dict[str, RawTensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in raw.items() if not layouts.is_training_state(name)}
+    # Single numbers are a trainer's counters: no weight of a Llama is one.
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in raw.items()
+        if not layouts.is_training_state(name) and tensor.shape not in ((), (1,))
+    }
 
 
 def _format(files: Files, layout: str, prefix: str) -> str:
