@@ -95,7 +95,7 @@ class Packer:
             return
         packed, rest = cut_every(window, self.length, last=last)
         if rest is not None:
-            self._waiting, self._tokens, self._documents = [rest], len(rest.ids), len(rest)
+            self._waiting = [rest]  # less than a row: it does not count towards the next window
         if len(packed):
             yield packed
 
