@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import deque
 from collections.abc import Iterator
 
 from tools.lint.rule import Finding, Rule
@@ -33,9 +34,9 @@ def check(tree: Tree) -> Iterator[Finding]:
 
 def imported(module: ast.Module, top_level: bool = False) -> Iterator[tuple[str, int]]:
     """The modules that are imported, with the line; `top_level`: only what importing the module runs."""
-    pending: list[ast.AST] = list(module.body)
+    pending: deque[ast.AST] = deque(module.body)
     while pending:
-        node = pending.pop(0)
+        node = pending.popleft()
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -60,7 +60,7 @@ def check_run_scripts(tree: Tree) -> Iterator[Finding]:
 def _first_difference(text: bytes, other: bytes) -> int:
     lines, others = text.splitlines(), other.splitlines()
     same = (index for index, pair in enumerate(zip(lines, others, strict=False), 1) if pair[0] != pair[1])
-    return next(same, min(len(lines), len(others)))
+    return next(same, min(len(lines), len(others) + 1))
 
 
 def check_tiers(tree: Tree) -> Iterator[Finding]:

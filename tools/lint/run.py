@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,19 @@ def find(tree: Tree, rules: Iterable[Rule], paths: tuple[Path, ...] = ()) -> lis
         for rule in rules
         for finding in rule.check(tree)
         if not paths or any(finding.file.is_relative_to(path) for path in paths)
+        if not _allowed(finding, rule.id)
     ]
     found.sort(key=lambda item: (item[0].file, item[0].line or 0, item[1]))
     return [_shown(tree, finding, identifier) for finding, identifier in found]
+
+
+def _allowed(finding: Finding, identifier: str) -> bool:
+    """Whether the line in a Python file says `# allow L003: and why`. Without a reason it is not allowed."""
+    if finding.file.suffix != ".py" or finding.line is None:
+        return False
+    lines = finding.file.read_text(encoding="utf-8").splitlines()
+    text = lines[finding.line - 1] if finding.line <= len(lines) else ""
+    return re.search(rf"#.*\ballow {identifier}: \S", text) is not None
 
 
 def _shown(tree: Tree, finding: Finding, identifier: str) -> Found:
