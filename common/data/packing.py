@@ -60,6 +60,7 @@ class Packer:
         self._waiting: list[TokenRows] = []
         self._tokens = 0
         self._documents = 0
+        self._uncounted = 0  # documents that no row given out so far has been counted for
 
     def add(self, rows: TokenRows) -> Iterator[PackedRows]:
         """Take documents, none longer than a row unless the method is concat."""
@@ -77,6 +78,7 @@ class Packer:
                 self._waiting.append(part)
                 self._tokens += len(part.ids)
                 self._documents += take
+                self._uncounted += take
                 rows = _slice(rows, take, len(rows))
             if len(rows):
                 yield from self._flush(last=False)
@@ -97,6 +99,8 @@ class Packer:
         if rest is not None:
             self._waiting = [rest]  # less than a row: it does not count towards the next window
         if len(packed):
+            packed.documents = self._uncounted
+            self._uncounted = 0
             yield packed
 
 
@@ -187,5 +191,4 @@ def cut_every(rows: TokenRows, length: int, *, last: bool) -> tuple[PackedRows, 
     loss = rows.loss[:used].copy()
     loss[borders[:-1]] = False
     labels = _labels(rows.ids[:used], loss)
-    documents = int((rows.offsets[:-1] < used).sum())
-    return PackedRows(rows.ids[:used], labels, positions(borders), cuts, documents), rest
+    return PackedRows(rows.ids[:used], labels, positions(borders), cuts, documents=len(rows)), rest

@@ -63,7 +63,8 @@ def _read_json(block: Block, layout: Layout) -> pa.RecordBatch | None:
 def _count_lines(data: bytes, rows: int) -> int:
     """How many lines hold something."""
     count = data.count(b"\n") + (not data.endswith(b"\n"))
-    return count if count == rows else sum(1 for line in data.split(b"\n") if line.strip())
+    blank = data[:1].isspace() or any(gap in data for gap in (b"\n\n", b"\n\r", b"\n ", b"\n\t"))
+    return count if count == rows and not blank else sum(1 for line in data.split(b"\n") if line.strip())
 
 
 def _record_by_record(block: Block, layout: Layout) -> Parsed:

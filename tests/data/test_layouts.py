@@ -162,7 +162,9 @@ def test_an_unknown_layout_says_what_is_known(tmp_path: Path) -> None:
 
 
 def test_wikitext_leaves_headings_out(tmp_path: Path) -> None:
-    block = Block(tmp_path, "text", " \n = Title = \n \n One line .\n \n = = Part = = \n \n Another = line .\n".encode())
+    block = Block(
+        tmp_path, "text", " \n = Title = \n \n One line .\n \n = = Part = = \n \n Another = line .\n".encode()
+    )
     parsed = parse.parse(block, layouts.Wikitext())
     assert [t for turn in records.to_turns(parsed.batch) for _, t in turn] == ["One line .", "Another = line ."]
     assert parsed.blank == 2
