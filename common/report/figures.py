@@ -25,6 +25,8 @@ class Batch(Strict):
 
 class Hardware(Strict):
     devices: int
+    unit: Literal["device", "process"]
+    """What a device is: on a platform without devices of its own, a process."""
     nodes: int
     devices_per_card: int | None
     """None where this checkout does not know the platform."""

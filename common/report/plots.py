@@ -9,6 +9,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +122,7 @@ def _plot(
     from_zero: bool = False,
     held_out: tuple[float | None, float] | None = None,
 ) -> Plot:
-    # The salt keeps the ids of a page's plots apart, and the same from run to run
-    with rc_context(STYLE | {"svg.hashsalt": title}):
+    with _style(title):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         steps = [row["step"] for row in rows]
@@ -145,6 +145,26 @@ def _plot(
         if len(series) > 1:
             axes.legend(loc="lower right", ncols=len(series))
         return Plot(title, caption, _svg(figure, f"{title} over {len(rows)} steps"))
+
+
+def bars(title: str, caption: str, lengths: Sequence[tuple[str, float]]) -> Plot:
+    """One horizontal bar for each name, the first on top."""
+    with _style(title):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        drawn = axes.barh([name for name, _ in lengths], [length for _, length in lengths], height=0.55, color=FIRST)
+        axes.bar_label(drawn, [f"{length:,.1f}" for _, length in lengths], padding=4)
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.xaxis.set_visible(False)
+        axes.margins(x=0.15)
+        return Plot(title, caption, _svg(figure, f"{title}: {caption}"))
+
+
+def _style(title: str) -> AbstractContextManager[None]:
+    # The salt keeps the ids of a page's plots apart, and the same from run to run
+    return rc_context(STYLE | {"svg.hashsalt": title})
 
 
 def _line(axes: Axes, steps: Sequence[float], values: Sequence[float], series: Series, colour: str) -> None:

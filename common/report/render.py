@@ -19,6 +19,7 @@ from common.report.reading import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 SPLIT_NAMES = {"train": "training", "eval": "held out"}
+MACHINE = {"cpu": "CPU", "cores": "Cores", "memory_gib": "Memory, GiB", "system": "System"}
 LOSS, PERPLEXITY = "loss", "perplexity"
 
 
@@ -59,6 +60,8 @@ def as_html(report: Report, rows: Sequence[Row]) -> str:
     """One self-contained page: no script, no external file, everything that a person wrote escaped."""
     loss = next((each for each in report.evaluation if each.metric == LOSS), None)
     drawn = plots.draw(rows, (loss.before, loss.after) if loss else None)
+    timed = [(each.name, each.seconds) for each in report.stages if each.seconds is not None]
+    drawn += [plots.bars("Time", "Seconds of each stage", timed)] if timed else []
     return _environment(True).get_template("report.html.j2").render(_content(report), plots=drawn)
 
 
@@ -115,7 +118,7 @@ def tiles(report: Report) -> list[Tile]:
                 Tile(name, _change(each.before, each.after, digits), f"{text.count(each.count)} tokens, before → after")
             )
     if trained and (speed := trained.throughput):
-        detail = f"not padding; {text.count(speed.tokens_per_second.per_device)} a device"
+        detail = f"not padding; {text.count(speed.tokens_per_second.per_device)} a {report.hardware.unit}"
         shown.append(Tile("Tokens a second", text.count(speed.tokens_per_second.total), detail))
     if trained:
         shown.append(Tile("Peak memory", text.size(trained.peak_memory_bytes), "of a process, the largest of all"))
@@ -140,9 +143,19 @@ def measured(report: Report) -> str:
     words = [str(machine.get("cpu", "a machine that plan.yaml does not name"))]
     words += [f"{machine['cores']} cores"] if "cores" in machine else []
     words += [f"{machine['memory_gib']} GiB"] if "memory_gib" in machine else []
-    words += [f"platform {report.platform} with {report.hardware.devices} devices or processes"]
+    words += [f"platform {report.platform} ({devices(report)})"]
     where = ", ".join(words)
     return f"The figures of this run were measured on {where}."
+
+
+def devices(report: Report) -> str:
+    """2 processes; 8 devices on 4 cards; 16 devices on 2 nodes."""
+    hardware = report.hardware
+    plural = {"process": "processes", "device": "devices"}[hardware.unit]
+    words = f"{hardware.devices} {hardware.unit if hardware.devices == 1 else plural}"
+    if hardware.cards and (hardware.devices_per_card or 1) > 1:
+        words += f" on {hardware.cards} {'card' if hardware.cards == 1 else 'cards'}"
+    return words + (f" on {hardware.nodes} nodes" if hardware.nodes > 1 else "")
 
 
 def evaluation(report: Report) -> Table:
@@ -175,6 +188,7 @@ def training(report: Report) -> list[tuple[str, str]]:
         ("Steps", f"{text.count(trained.steps)} (step {trained.first_step} to {trained.last_step})"),
         ("Loss, first → last step", _change(trained.first_loss, trained.last_loss)),
         ("Lowest loss", f"{text.number(trained.lowest_loss)} at step {trained.lowest_loss_step}"),
+        ("Parameters", parameters(report)),
         ("Tokens", f"{text.count(trained.tokens)} and {text.share(trained.padding_share)} of padding beside them"),
         ("Time of all steps", text.duration(trained.seconds)),
         ("Peak memory of a process", text.size(trained.peak_memory_bytes)),
@@ -187,9 +201,18 @@ def training(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
+def parameters(report: Report) -> str:
+    model = report.model
+    if model.trained_parameters is None:
+        return text.parameters(model.parameters)
+    trained = text.parameters(model.trained_parameters)
+    return f"{text.parameters(model.parameters)} frozen, {trained} trained in the adapter"
+
+
 def rates(report: Report) -> Table:
     speed = report.training.throughput if report.training else None
-    head: tuple[str, ...] = ("A second", "All devices", "A device")
+    unit = report.hardware.unit
+    head: tuple[str, ...] = ("A second", "All together", f"A {unit}")
     cards = (report.hardware.devices_per_card or 1) > 1
     if cards:
         head += ("A card",)
@@ -264,7 +287,7 @@ def results(report: Report) -> Table:
 
 def provenance(report: Report) -> list[tuple[str, str]]:
     made = report.provenance
-    rows = [(name.replace("_gib", ", GiB").capitalize(), text.plain(value)) for name, value in made.machine.items()]
+    rows = [(MACHINE.get(name, name), text.plain(value)) for name, value in made.machine.items()]
     rows += [("Commit", made.commit or "not a checkout"), ("Python", made.python or text.NONE)]
     rows += sorted(made.versions.items())
     return rows

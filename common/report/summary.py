@@ -97,6 +97,7 @@ def _hardware(run: Run) -> Hardware:
     per_card = run.platform.devices_per_card if run.platform else None
     return Hardware(
         devices=devices,
+        unit="process" if run.platform and run.platform.detect is None else "device",
         nodes=run.plan.devices.nodes,
         devices_per_card=per_card,
         cards=math.ceil(devices / per_card) if per_card else None,

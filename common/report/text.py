@@ -21,7 +21,9 @@ def number(value: float | None, digits: int = 4) -> str:
         return "not a number"
     if math.isinf(value):
         return "infinite"
-    if value and abs(value) < 10.0**-digits:
+    if value == 0:
+        return "0"
+    if abs(value) < 10.0**-digits:
         return f"{value:.3g}"
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.3g}"
