@@ -1,4 +1,4 @@
-"""Makes tests/data/support.py importable from the tests beside it."""
+"""Makes tests/data/data_support.py importable from the tests beside it."""
 
 import sys
 from pathlib import Path

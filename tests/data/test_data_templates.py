@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from data_support import CONVERSATIONS, Conversation, conversations, messages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from common.data import records, templates
 from common.data.tokens import Renderer
 from common.errors import UserError
 from common.tokenizer import Tokenizer, load
-from support import CONVERSATIONS, Conversation, conversations, messages
 
 REAL = os.environ.get("LLAMA3_TOKENIZER")
 TINY = load("tiny")

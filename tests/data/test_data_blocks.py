@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from data_support import problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.data import blocks, files
 from common.errors import UserError
-from support import problem
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=10),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from data_support import CONVERSATIONS, Conversation, conversations, messages, problem, texts, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -15,7 +16,6 @@ from pyarrow import parquet
 from common.data import layouts, parse, records, sources
 from common.data.blocks import Block
 from common.data.records import ASSISTANT, SYSTEM, USER
-from support import CONVERSATIONS, Conversation, conversations, messages, problem, texts, write_jsonl
 
 
 def turns(conversation: Conversation) -> list[tuple[int, str]]:
@@ -162,9 +162,7 @@ def test_an_unknown_layout_says_what_is_known(tmp_path: Path) -> None:
 
 
 def test_wikitext_leaves_headings_out(tmp_path: Path) -> None:
-    block = Block(
-        tmp_path, "text", " \n = Title = \n \n One line .\n \n = = Part = = \n \n Another = line .\n".encode()
-    )
+    block = Block(tmp_path, "text", b" \n = Title = \n \n One line .\n \n = = Part = = \n \n Another = line .\n")
     parsed = parse.parse(block, layouts.Wikitext())
     assert [t for turn in records.to_turns(parsed.batch) for _, t in turn] == ["One line .", "Another = line ."]
     assert parsed.blank == 2

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_support import CONVERSATIONS, IGNORE, as_messages, command, problem, rows, run, write_jsonl
 
 from common.data import pipeline
 from common.errors import UserError
 from common.tokenizer import load
-from support import CONVERSATIONS, IGNORE, as_messages, command, problem, rows, run, write_jsonl
 
 GOOD = [as_messages(conversation) for conversation in CONVERSATIONS]
 TINY = load("tiny")
@@ -337,4 +337,4 @@ def test_rows_for_people_say_what_is_trained(tmp_path: Path) -> None:
     made = [json.loads(entry) for entry in (tmp_path / "out/rows.jsonl").read_text(encoding="utf-8").splitlines()]
     parts = [part for row in made for part in row["parts"]]
     assert sum(part.get("begins_document", False) for part in parts) == len(GOOD)
-    assert [part["text"] for part in parts if part["trained"]][0] == "Four.<|eot_id|>"
+    assert next(part["text"] for part in parts if part["trained"]) == "Four.<|eot_id|>"

@@ -1,0 +1,98 @@
+"""`convert`: text from one layout to another, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import data_support
+import pytest
+from data_support import CONVERSATIONS, Conversation, as_messages, command, messages, problem, write_jsonl
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.data.convert import convert
+from common.data.layouts import alpaca_prompt
+
+ALPACA = [
+    {"instruction": "Add the numbers.", "input": "1 and 2", "output": "3"},
+    {"instruction": "说“你好”。", "input": "", "output": "你好\n\t\\"},
+    {"instruction": "Name a colour.", "output": "Blue"},
+]
+
+
+def test_alpaca_becomes_conversations_byte_for_byte(tmp_path: Path) -> None:
+    source = tmp_path / "alpaca.json"
+    source.write_text(json.dumps(ALPACA), encoding="utf-8")
+    convert(str(source), tmp_path / "out.json", "conversation")
+    expected = [
+        {
+            "id": str(number),
+            "conversations": [
+                {"from": "human", "value": alpaca_prompt(row["instruction"], row.get("input", ""))},
+                {"from": "gpt", "value": row["output"]},
+            ],
+        }
+        for number, row in enumerate(ALPACA, 1)
+    ]
+    assert (tmp_path / "out.json").read_bytes() == json.dumps(expected, ensure_ascii=False, indent=2).encode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alpaca.json", "out.json"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(many=st.lists(data_support.conversations, min_size=1, max_size=5))
+def test_there_and_back_again(tmp_path: Path, many: list[Conversation]) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [as_messages(c) for c in many])
+    convert(str(source), tmp_path / "b.json", "conversation")
+    made = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert [entry["conversations"] for entry in made] == [messages(c, "from", "value") for c in many]
+    convert(str(tmp_path / "b.json"), tmp_path / "c.jsonl", "messages")
+    assert (tmp_path / "c.jsonl").read_bytes() == source.read_bytes()
+
+
+SOURCES: dict[str, list[Any]] = {
+    "alpaca": ALPACA,
+    "belle": [{"instruction": "a", "input": "b", "output": "c"}],
+    "contest": [{"problem": "1 + 1", "solution": "2"}],
+    "firefly": [{"conversation": [{"human": "a", "assistant": "b"}]}],
+    "sharegpt": [{"conversations": messages(c, "from", "value")} for c in CONVERSATIONS],
+    "messages": [as_messages(c) for c in CONVERSATIONS],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("format", ["conversation", "messages", "text"])
+def test_every_source_in_every_format(tmp_path: Path, source: str, format: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", SOURCES[source])
+    out = tmp_path / "out"
+    assert command("convert", "--source", source, "--input", path, "--format", format, "--output", out) == 0
+    content = out.read_text(encoding="utf-8")
+    made = json.loads(content) if format == "conversation" else [json.loads(line) for line in content.splitlines()]
+    assert len(made) == len(SOURCES[source])
+
+
+def test_documents_are_no_conversations(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a document"}])
+    assert "--format text" in str(problem(lambda: convert(str(path), tmp_path / "out", "messages")))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    convert(str(path), tmp_path / "out", "text")
+    assert (tmp_path / "out").read_bytes() == path.read_bytes()
+
+
+def test_bad_records_stop_or_are_listed(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(CONVERSATIONS[0]), {"messages": []}])
+    error = problem(lambda: convert(str(path), tmp_path / "out", "messages"))
+    assert error.line == 2 and [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
+    counts = convert(str(path), tmp_path / "out", "messages", on_error="skip")
+    assert counts.records == 2 and counts.dropped == {"malformed": 1}
+    listed = json.loads((tmp_path / "out.rejects.jsonl").read_text())
+    assert listed["line"] == 2 and listed["reason"] == "'messages' is empty"
+
+
+def test_the_input_is_never_the_output(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(CONVERSATIONS[0])])
+    before = path.read_bytes()
+    assert "the output is the input" in str(problem(lambda: convert(str(path), path, "messages")))
+    assert path.read_bytes() == before
+    assert "did you mean 'messages'" in str(problem(lambda: convert(str(path), tmp_path / "b", "message")))
