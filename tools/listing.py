@@ -135,7 +135,8 @@ def result(last: dict[str, Any] | None) -> str:
     if last["last_loss"] is not None:
         parts.append(f"loss {last['first_loss']:.4g} to {last['last_loss']:.4g}")
     for each in last["evaluation"]:
-        parts.append(f"{each['task']} {each['metric']} {each['before']:.4g} to {each['after']:.4g}")
+        before = "" if each["before"] is None else f"{each['before']:.4g} to "  # some are measured after training only
+        parts.append(f"{each['task']} {each['metric']} {before}{each['after']:.4g}")
     return "; ".join([*parts, f"{last['seconds']:.0f} s on {last['platform']}"])
 
 

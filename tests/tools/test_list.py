@@ -13,7 +13,10 @@ REPORT = {
     "seconds": 61.7,
     "platform": "cpu",
     "training": {"first_loss": 7.25, "last_loss": 5.5},
-    "evaluation": [{"task": "held-out", "metric": "perplexity", "before": 900.0, "after": 250.0, "samples": []}],
+    "evaluation": [
+        {"task": "held-out", "metric": "perplexity", "before": 900.0, "after": 250.0, "samples": []},
+        {"task": "math", "metric": "accuracy", "before": None, "after": 0.5, "samples": []},
+    ],
 }
 
 
@@ -37,8 +40,11 @@ def test_the_last_result_of_a_preset(project: Path) -> None:
     write(project / "runs" / "example" / "smoke" / "report.json", json.dumps(REPORT))
     result = json.loads(tools(project, "list", "recipes", "--json").stdout)[0]["presets"]["smoke"]["last_result"]
     assert (result["first_loss"], result["last_loss"], result["seconds"]) == (7.25, 5.5, 61.7)
-    assert result["evaluation"] == [{"task": "held-out", "metric": "perplexity", "before": 900.0, "after": 250.0}]
-    assert "loss 7.25 to 5.5; held-out perplexity 900 to 250; 62 s on cpu" in tools(project, "list").stdout
+    assert result["evaluation"][0] == {"task": "held-out", "metric": "perplexity", "before": 900.0, "after": 250.0}
+    assert (
+        "loss 7.25 to 5.5; held-out perplexity 900 to 250; math accuracy 0.5; 62 s on cpu"
+        in tools(project, "list").stdout
+    )
 
 
 def test_a_broken_report_is_named_and_the_rest_is_listed(project: Path) -> None:

@@ -39,7 +39,7 @@ def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> st
                     hint=hint,
                 )
             opened = (number, name)
-            written += [line, parts[name]().strip("\n")]
+            written += [line, "", parts[name]().strip("\n"), ""]
         elif line.strip() == END:
             if not opened:
                 raise UserError(f"{END} ends nothing", file=file, line=number)
