@@ -17,7 +17,7 @@ from common.data.tokens import IGNORE, TokenRows, concatenate, positions, slices
 METHODS = ("none", "bfd", "concat")
 
 # A window is what best-fit packing sees at once; it bounds memory whatever the size of the input.
-WINDOW_TOKENS = 4_000_000
+WINDOW_TOKENS = 2_000_000
 WINDOW_DOCUMENTS = 32_768
 
 

@@ -55,16 +55,20 @@ def _read_json(block: Block, layout: Layout) -> pa.RecordBatch | None:
     except pa.ArrowInvalid:
         return None
     batches = table.to_batches()
-    if len(batches) != 1 or (block.kind == "lines" and _count_lines(block.data, len(table)) != len(table)):
+    if len(batches) != 1 or (block.kind == "lines" and not _one_record_a_line(block.data, len(table))):
         return None
     return batches[0]
 
 
-def _count_lines(data: bytes, rows: int) -> int:
-    """How many lines hold something."""
-    count = data.count(b"\n") + (not data.endswith(b"\n"))
-    blank = data[:1].isspace() or any(gap in data for gap in (b"\n\n", b"\n\r", b"\n ", b"\n\t"))
-    return count if count == rows and not blank else sum(1 for line in data.split(b"\n") if line.strip())
+def _one_record_a_line(data: bytes, rows: int) -> bool:
+    """Whether `rows` is the number of lines that hold something."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    breaks = np.flatnonzero(raw == ord("\n"))
+    count = len(breaks) + (not data.endswith(b"\n"))
+    begins = np.concatenate(([0], breaks + 1))[:count]
+    if (raw[begins] <= ord(" ")).any():  # a line may be blank
+        count = sum(1 for line in data.split(b"\n") if line.strip())
+    return count == rows
 
 
 def _record_by_record(block: Block, layout: Layout) -> Parsed:

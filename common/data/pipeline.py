@@ -45,8 +45,9 @@ class Chunk:
 class TokenWorker:
     """Turns one block into a chunk of token rows no longer than the options allow."""
 
-    def __init__(self, options: Options, layout: Layout, renderer: Renderer) -> None:
+    def __init__(self, options: Options, layout: Layout, renderer: Renderer, *, alone: bool) -> None:
         self.options = options
+        self.alone = alone
         self.renderer = renderer
         self.check = RecordChecker(
             layout, on_error=options.on_error, odd_turns=options.odd_turns, system=options.system
@@ -54,7 +55,8 @@ class TokenWorker:
 
     def __call__(self, block: Block) -> Chunk:
         records = self.check(block)
-        rows = self.renderer.render(records.batch)
+        # Where blocks run side by side the tokenizer keeps to its thread; alone it may use every core.
+        rows = self.renderer.render(records.batch, parallel=None if self.alone else False)
         if self.options.packing != "concat":  # that cuts long documents itself, and loses nothing
             long_rows = rows
             rows, dropped, cut = fit(rows, self.options.max_length, self.options.on_long)

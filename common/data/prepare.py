@@ -121,7 +121,7 @@ class _Run:
     def _chunks(self, probe: Probe, counts: Counts) -> Iterator[Chunk]:
         options = self.options
         workers = options.workers or default_workers()
-        work = TokenWorker(options, probe.make_layout(), self.renderer)
+        work = TokenWorker(options, probe.make_layout(), self.renderer, alone=workers == 1)
         for chunk in in_order(read_blocks(probe), work, workers):
             counts.add(chunk.counts)
             write_rejects(self.rejects, chunk.rejects)

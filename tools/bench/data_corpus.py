@@ -17,11 +17,11 @@ _ENDS = np.array([".", ".", ".", ",", "?", "!", ":", ""])
 
 
 def words(tokenizer: Path) -> list[str]:
-    """Words of the vocabulary that stand after a space, Latin and Chinese, in the order of their ids."""
+    """English and Chinese words of the vocabulary, in the order of their ids."""
     found = []
     for token in load(tokenizer).vocabulary.ranks:
         text = token.decode("utf-8", "ignore")
-        if len(text) > 1 and text[0] == " " and text[1:].isalpha():
+        if len(text) > 2 and text[0] == " " and text[1:].isalpha() and text.isascii():
             found.append(text[1:])
         elif len(text) > 1 and "\u4e00" <= text[0] <= "\u9fff" and text.isalpha():
             found.append(text)

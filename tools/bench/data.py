@@ -1,0 +1,198 @@
+"""Data preparation against what people use today: `python -m tools.bench.data --tokenizer tokenizer.model`.
+
+Every run is a process of its own, timed from start to end with its imports; the baselines are timed
+without theirs. All run one after the other in the same minutes, ours between the baselines.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.cli import call
+from common.errors import RunError
+from common.files import write_json
+from common.tokenizer import write_hugging_face
+from tools.bench import data_corpus
+
+ROOT = Path(__file__).parents[2]
+
+
+def tree_memory(process: int) -> int:
+    """The proportional memory (PSS) of a process and its children, in bytes; 0 where the system does not tell."""
+    total = 0
+    waiting = [process]
+    while waiting:
+        each = waiting.pop()
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+            for task in Path(f"/proc/{each}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return total
+
+
+def run(command: list[str]) -> dict[str, Any]:
+    """Run a command; its output, wall and CPU seconds, and the peak memory of its process tree."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.05):
+            peak = max(peak, tree_memory(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, errors = process.communicate()
+    seconds = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    if process.returncode:
+        raise RunError("a benchmark's process failed", found=errors[-600:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"output": output, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
+
+
+def ours(source: Path, tokenizer: Path, out: Path, template: str, workers: int) -> dict[str, Any]:
+    """Prepare `source`, packed, and say how long it took."""
+    shutil.rmtree(out, ignore_errors=True)
+    options = ["--template", template, "--max-length", "2048", "--packing", "bfd", "--workers", str(workers)]
+    command = [sys.executable, "-m", "common.data", "prepare", "--input", str(source), "--output", str(out)]
+    made = run([*command, "--tokenizer", str(tokenizer), *options])
+    counts = json.loads((out / "meta.json").read_text(encoding="utf-8"))["train"]
+    shutil.rmtree(out)
+    return {**made, "rows": counts["records"], "tokens": counts["tokens"]}
+
+
+def baseline(kind: str, python: str, source: Path, folder: Path, work: Path) -> dict[str, Any]:
+    """Run one of the baselines with the Python that has transformers."""
+    shutil.rmtree(work, ignore_errors=True)
+    made = run([python, str(Path(__file__).with_name("data_baselines.py")), kind, str(source), str(folder), str(work)])
+    shutil.rmtree(work)
+    return {**made, **json.loads(made["output"].strip().splitlines()[-1])}
+
+
+def main(
+    tokenizer: Annotated[Path, typer.Option(help="Llama 3's tokenizer.model", envvar="LLAMA3_TOKENIZER")],
+    rows: Annotated[int, typer.Option(help="conversations to prepare")] = 200_000,
+    baseline_python: Annotated[str, typer.Option(help="a Python with transformers and datasets")] = sys.executable,
+    repeats: Annotated[int, typer.Option(help="rounds of all of them")] = 1,
+    growth: Annotated[bool, typer.Option(help="ours alone, from 10,000 to 1,000,000 conversations")] = False,
+    plot: Annotated[Path | None, typer.Option(help="with --growth: the figure to write")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="the figures as JSON")] = None,
+) -> None:
+    """Print a table of the ratios."""
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as name:
+        work = Path(name)
+        made = _growth(work, tokenizer) if growth else _compare(work, tokenizer, rows, baseline_python, repeats)
+    for entry in made:
+        entry.pop("output", None)
+    if json_file is not None:
+        write_json(json_file, made)
+    if growth and plot is not None:
+        _plot(made, plot)
+
+
+def _compare(work: Path, tokenizer: Path, rows: int, python: str, repeats: int) -> list[dict[str, Any]]:
+    source = work / "conversations.jsonl"
+    few = work / "few.jsonl"
+    size = data_corpus.write(source, rows, tokenizer)
+    with open(source, "rb") as lines, open(few, "wb") as out:
+        out.writelines(line for line, _ in zip(lines, range(max(rows // 20, 1)), strict=False))
+    folder = work / "tokenizer"
+    write_hugging_face(
+        tokenizer, folder, eos_token="<|end_of_text|>", pad_token="<|finetune_right_pad_id|>", chat_template=None
+    )
+    made: list[dict[str, Any]] = []
+    for number in range(repeats):
+        for what, entry in (
+            ("prepare, 2 workers", ours(source, tokenizer, work / "out", "llama3", 2)),
+            ("datasets.map, 2 processes", baseline("map", python, source, folder, work / "map")),
+            ("prepare, 1 worker", ours(source, tokenizer, work / "out", "llama3", 1)),
+            ("prepare, vicuna, 2 workers", ours(source, tokenizer, work / "out", "vicuna", 2)),
+            ("loop over rounds", baseline("loop", python, few, folder, work / "loop")),
+        ):
+            made.append({"what": what, "round": number, **entry})
+    table = Table(title=f"{rows:,} conversations, {size / 1e6:.0f} MB, Llama 3's vocabulary")
+    for heading in ("", "rows/s", "tokens/s", "seconds", "CPU s", "peak MB", "times datasets.map", "times the loop"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    slow = {kind: _rate(made, kind) for kind in ("datasets.map, 2 processes", "loop over rounds")}
+    for entry in made:
+        rate = entry["rows"] / entry["seconds"]
+        entry["times_map"] = rate / slow["datasets.map, 2 processes"]
+        entry["times_loop"] = rate / slow["loop over rounds"]
+        table.add_row(
+            entry["what"],
+            f"{rate:,.0f}",
+            f"{entry['tokens'] / entry['seconds']:,.0f}",
+            f"{entry['seconds']:.1f}",
+            f"{entry['cpu_seconds']:.1f}",
+            f"{entry['peak_bytes'] / 1e6:.0f}",
+            f"{entry['times_map']:.1f}",
+            f"{entry['times_loop']:.1f}",
+        )
+    Console().print(table)
+    return made
+
+
+def _rate(made: list[dict[str, Any]], what: str) -> float:
+    return max(float(entry["rows"] / entry["seconds"]) for entry in made if entry["what"] == what)
+
+
+def _growth(work: Path, tokenizer: Path) -> list[dict[str, Any]]:
+    made = []
+    table = Table(title="prepare, 2 workers")
+    for heading in ("rows", "MB", "seconds", "CPU s", "tokens/s", "peak MB"):
+        table.add_column(heading, justify="right")
+    for rows in (10_000, 30_000, 100_000, 300_000, 1_000_000):
+        source = work / "conversations.jsonl"
+        size = data_corpus.write(source, rows, tokenizer)
+        entry = {**ours(source, tokenizer, work / "out", "llama3", 2), "bytes": size}
+        made.append(entry)
+        table.add_row(
+            f"{rows:,}",
+            f"{size / 1e6:.0f}",
+            f"{entry['seconds']:.1f}",
+            f"{entry['cpu_seconds']:.1f}",
+            f"{entry['tokens'] / entry['seconds']:,.0f}",
+            f"{entry['peak_bytes'] / 1e6:.0f}",
+        )
+    Console().print(table)
+    return made
+
+
+def _plot(made: list[dict[str, Any]], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog([entry["rows"] for entry in made], [entry["seconds"] for entry in made], "o-", label="wall")
+    axes.loglog([entry["rows"] for entry in made], [entry["cpu_seconds"] for entry in made], "s--", label="CPU")
+    axes.set_xlabel("conversations")
+    axes.set_ylabel("seconds")
+    axes.legend()
+    axes.grid(True, which="both", alpha=0.3)
+    figure.savefig(file)
+
+
+if __name__ == "__main__":
+    raise SystemExit(call(lambda: typer.run(main)))
