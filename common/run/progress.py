@@ -77,13 +77,13 @@ class Display:
         self._finished(name, f"{seconds:.1f} s  {note}".rstrip())
 
     def _finished(self, name: str, note: str) -> None:
-        self.console.print(f"[green]✓[/] {self.label(name)} {note}", highlight=False)
+        self.console.print(f"[green]✓[/] {self.label(name)} {note}", highlight=False, soft_wrap=True)
 
     def fail(self, name: str) -> None:
         if self._task is not None:
             self.progress.remove_task(self._task)
             self._task = None
-        self.console.print(f"[red]✗[/] {self.label(name)}", highlight=False)
+        self.console.print(f"[red]✗[/] {self.label(name)}", highlight=False, soft_wrap=True)
 
 
 def describe(rows: list[dict[str, float]], total: int | None) -> tuple[str, int, int | None]:

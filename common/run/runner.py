@@ -61,8 +61,6 @@ def carry_out(plan: Plan, selection: Selection, console: Console, again: str) ->
     chosen = selection.stages(plan)
     todo = [stage for stage in chosen if not state.is_done(plan, stage)]
     _need_earlier(plan, chosen)
-    if any(stage.needs_recipe_environment for stage in todo):
-        _make_environment(plan, console)
     if plan.cluster.node_rank == 0:
         state.save_plan(plan, provenance(plan))
         write_text(plan.config_file, script.config_text(plan))
@@ -75,6 +73,9 @@ def carry_out(plan: Plan, selection: Selection, console: Console, again: str) ->
             elif plan.cluster.node_rank and not stage.launched:
                 _wait_for_first_node(plan, stage, display)
             else:
+                # Bad data or weights show in the stages before, without waiting for the environment
+                if stage.needs_recipe_environment:
+                    _make_environment(plan, console)
                 _run_stage(plan, stage, display, again)
 
 
@@ -105,7 +106,7 @@ def _make_environment(plan: Plan, console: Console) -> None:
         environment.ensure(plan.spec)
     except environment.EnvironmentFailure as error:
         raise RunError(str(error)) from None
-    console.print(f"made {plan.spec.folder()} in {time.monotonic() - started:.0f} s", highlight=False)
+    console.print(f"made {plan.spec.folder()} in {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
 
 
 def _wait_for_first_node(plan: Plan, stage: PlannedStage, display: Display) -> None:

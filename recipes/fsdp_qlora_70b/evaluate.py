@@ -48,11 +48,11 @@ def held_out_loss(model: PeftModel, rows: Any, collate: Collator, rows_at_once: 
             batch["labels"].fill_(-100)
         labels = batch.pop("labels")[:, 1:]
         with torch.no_grad():
-            logits = model(**{name: value.to(device) for name, value in batch.items()}).logits[:, :-1].cpu()
+            # With a cache transformers does not look for document boundaries in position_ids
+            logits = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False).logits[:, :-1].cpu()
         for part, target in zip(logits.split(POSITIONS_AT_ONCE, 1), labels.split(POSITIONS_AT_ONCE, 1), strict=True):
             sums[0] += functional.cross_entropy(part.flatten(0, 1).float(), target.flatten(), reduction="sum")
             sums[1] += (target != -100).sum()
-    sums = sums.to(device)
     dist.all_reduce(sums)
     return LossSum(float(sums[0]), int(sums[1]))
 
@@ -68,9 +68,10 @@ def main() -> None:
     # generate() calls the model inside the PEFT wrapper, past the hooks that gather the root's weights
     register_fsdp_forward_method(model, "generate")
     tokenizer = AutoTokenizer.from_pretrained(config["model"]["path"])
-    data = Path(config["data"]["path"]) / "eval"
-    rows = load_from_disk(str(data))
-    prompts = [json.loads(line) for line in (data / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    data = Path(config["data"]["path"])
+    rows = load_from_disk(str(data / "eval"))
+    prompts = [json.loads(line) for line in (data / "eval" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    end_id = json.loads((data / "meta.json").read_text(encoding="utf-8"))["end_of_answer_id"]
     section = config["evaluate"]
 
     def measure() -> tuple[LossSum, list[list[int]]]:
@@ -81,7 +82,7 @@ def main() -> None:
             model,
             [prompt["prompt_ids"] for prompt in prompts],
             pad_id=tokenizer.pad_token_id,
-            eos_ids=[tokenizer.eos_token_id],
+            eos_ids=[end_id],
             max_new_tokens=section["max_new_tokens"],
             batch_size=len(prompts),
         )
@@ -92,7 +93,7 @@ def main() -> None:
         before, answers_before = measure()
     results = perplexity.results(before, after)
     if prompts:
-        results.append(generation_result(prompts, answers_before, answers_after, tokenizer))
+        results.append(generation_result(prompts, answers_before, answers_after, tokenizer, end_id))
     if dist.get_rank() == 0:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write(arguments.output, results)
@@ -100,12 +101,10 @@ def main() -> None:
 
 
 def generation_result(
-    prompts: list[dict[str, Any]], before: list[list[int]], after: list[list[int]], tokenizer: Any
+    prompts: list[dict[str, Any]], before: list[list[int]], after: list[list[int]], tokenizer: Any, end_id: int
 ) -> Result:
     """Sample answers, and the share of them that ended by themselves rather than at the token limit."""
-    ended = [
-        sum(answer[-1:] == [tokenizer.eos_token_id] for answer in answers) / len(prompts) for answers in (before, after)
-    ]
+    ended = [sum(answer[-1:] == [end_id] for answer in answers) / len(prompts) for answers in (before, after)]
     samples = [
         {
             "prompt": prompt["prompt"],

@@ -113,14 +113,24 @@ def copy_companions(config: dict[str, Any], folder: Path, dtype: str) -> None:
     content.pop("quantization_config", None)
     content["dtype"] = content["torch_dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for name in ("generation_config.json", *TOKENIZER_FILES):
+    for name in TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
+    generation = json.loads((source / "generation_config.json").read_text(encoding="utf-8"))
+    ends = generation["eos_token_id"] if isinstance(generation["eos_token_id"], list) else [generation["eos_token_id"]]
+    if (end := data_meta(config)["end_of_answer_id"]) not in ends:
+        generation["eos_token_id"] = [end, *ends]  # generation stops where the template ends an answer
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def data_meta(config: dict[str, Any]) -> dict[str, Any]:
+    """What the data stage says of the prepared data."""
+    meta: dict[str, Any] = json.loads((Path(config["data"]["path"]) / "meta.json").read_text(encoding="utf-8"))
+    return meta
 
 
 def card_lines(config: dict[str, Any], step: int, merged: bool) -> Iterator[str]:
     """README.md of the model: what it is and how it was made."""
-    data = json.loads((Path(config["data"]["path"]) / "meta.json").read_text(encoding="utf-8"))
     lora, sft = config["lora"], config["sft"]
     base = (
         "the base quantized to NF4 and dequantized, as it was trained on"
@@ -138,7 +148,7 @@ def card_lines(config: dict[str, Any], step: int, merged: bool) -> Iterator[str]
     yield ""
     yield f"- Trained for {step} optimizer steps, learning rate {sft['learning_rate']}, seed {sft['seed']}."
     yield f"- LoRA rank {lora['r']}, alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']}."
-    yield f"- Prompt template: `{data['template']}`. The same template must be used to ask it."
+    yield f"- Prompt template: `{data_meta(config)['template']}`. The same template must be used to ask it."
     if merged:
         yield f"- Weights: the adapter merged into {base}, stored in {config['export']['dtype']}."
     yield "- Made by Llama 3 recipes, fsdp_qlora_70b; report.md has losses, versions and the machine."

@@ -62,6 +62,8 @@ def build(
         model.is_loaded_in_4bit = True  # PEFT chooses its 4-bit LoRA layer by this
     model.requires_grad_(False)
     peft_model = get_peft_model(model, lora, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    if lora.trainable_token_indices:
+        model.lm_head.bias = None  # trl's loss reads it beside the weight; PEFT's wrapper passes on the weight alone
     # trl rounds the adapters of a model that says it is 4-bit to bf16. Ours stay fp32, as FSDP2 keeps
     # them: at a learning rate of 2e-4 most updates of a weight are below what bf16 resolves.
     model.is_loaded_in_4bit = False
@@ -81,12 +83,20 @@ class LoraWeights:
 
     def get(self, name: str, shape: torch.Size) -> torch.Tensor:
         if self.saved is not None:
-            return self.saved[f"base_model.model.{name}".replace(".default", "")].float()
+            return self._saved(name)
         if "lora_B" in name:
             return torch.zeros(shape)
         generator = torch.Generator().manual_seed(self.seed ^ zlib.crc32(name.encode()))
         bound = shape[1] ** -0.5
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+    def rows(self, name: str, original: torch.Tensor) -> torch.Tensor:
+        """Trainable rows of the embeddings or the head: the saved ones, or those of the base."""
+        return original.float() if self.saved is None else self._saved(name)
+
+    def _saved(self, name: str) -> torch.Tensor:
+        assert self.saved is not None
+        return self.saved[f"base_model.model.{name}".removesuffix(".default").replace(".default.", ".")].float()
 
 
 def load_sharded(
@@ -130,14 +140,20 @@ def materialize(
     """Replace the meta parameters of `module`, whose name in the files is `prefix`, by real ones."""
     for name, child in module.named_modules():
         for parameter_name, parameter in list(child.named_parameters(recurse=False)):
-            full_name = ".".join(part for part in (prefix, name, parameter_name) if part).replace(".base_layer", "")
+            full_name = ".".join(part for part in (prefix, name, parameter_name) if part)
+            stored = full_name.replace(".base_layer", "").replace(".token_adapter", "")
             if "lora_" in full_name:
-                setattr(child, parameter_name, nn.Parameter(lora.get(full_name, parameter.shape).to(device)))
-            elif full_name == "lm_head.weight" and full_name not in weights.files:
+                value = lora.get(full_name, parameter.shape)
+                setattr(child, parameter_name, nn.Parameter(value.to(device)))
+            elif "trainable_tokens_delta" in full_name:
+                rows = module.get_submodule("token_adapter").token_indices[parameter_name]
+                value = lora.rows(full_name, weights.read(f"{prefix}.weight", dtype)[rows])
+                setattr(child, parameter_name, nn.Parameter(value.to(device)))
+            elif stored == "lm_head.weight" and stored not in weights.files:
                 continue  # tied to the embeddings
             elif isinstance(child, bnb.nn.Linear4bit) and parameter_name == "weight":
                 child.weight = bnb.nn.Params4bit(
-                    weights.read(full_name, dtype),
+                    weights.read(stored, dtype),
                     requires_grad=False,
                     compress_statistics=parameter.compress_statistics,
                     quant_type=parameter.quant_type,
@@ -145,7 +161,7 @@ def materialize(
                     module=child,
                 ).to(device)  # the move quantizes
             else:
-                value = weights.read(full_name, dtype).to(device)
+                value = weights.read(stored, dtype).to(device)
                 setattr(child, parameter_name, nn.Parameter(value, requires_grad=False))
 
 

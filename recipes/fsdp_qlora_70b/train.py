@@ -10,6 +10,7 @@ Resuming is automatic: the newest complete checkpoint under the output directory
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def main() -> None:
     config, _ = read_config(argparse.ArgumentParser(description=__doc__))
     device = begin(config["platform"])
     args = options(SFTConfig, "sft", config["sft"], use_cpu=device.type == "cpu")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = config["tensorboard"]  # where transformers' callback looks
     output = Path(args.output_dir)
     resume = last_complete(output, remove_others=args.process_index == 0)
     dist.barrier()  # nobody writes before the half-written checkpoints are gone
@@ -43,7 +45,6 @@ def main() -> None:
         processing_class=tokenizer,
     )
     trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
-    trainer.save_last_checkpoint()
     end()
 
 

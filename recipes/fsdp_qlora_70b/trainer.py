@@ -23,7 +23,7 @@ class SftTrainer(SFTTrainer):
     def __init__(self, *, metrics_path: Path, resume_step: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.metrics = MetricsWriter(metrics_path, resume_step) if self.is_world_process_zero() else None
-        self.counts = torch.zeros(2, dtype=torch.float64)  # tokens, padded tokens of this rank since the last row
+        self.counts = torch.zeros(2, dtype=torch.int64)  # tokens, padded tokens of this rank since the last row
         self.step_started: float | None = None
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -39,10 +39,9 @@ class SftTrainer(SFTTrainer):
             self.write_metrics(logs)
 
     def write_metrics(self, logs: dict[str, float]) -> None:
-        device = self.args.device
-        sums = self.counts.to(device)
-        dist.all_reduce(sums)
-        peak = torch.tensor(peak_memory(device), dtype=torch.int64, device=device)
+        # On the host, through gloo: the device is not stopped for a count
+        dist.all_reduce(self.counts)
+        peak = torch.tensor(peak_memory(self.args.device))
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
         seconds = time.perf_counter() - (self.step_started or 0.0)
         if self.metrics is not None:
@@ -52,8 +51,8 @@ class SftTrainer(SFTTrainer):
                     "loss": logs["loss"],
                     "learning_rate": logs["learning_rate"],
                     "grad_norm": logs["grad_norm"],
-                    "tokens": int(sums[0]),
-                    "padded_tokens": int(sums[1]),
+                    "tokens": int(self.counts[0]),
+                    "padded_tokens": int(self.counts[1]),
                     "seconds": seconds,
                     "memory_bytes": int(peak),
                 }
@@ -72,17 +71,15 @@ class SftTrainer(SFTTrainer):
                 raise RunError("the adapter would be empty: no trainable tensor was found")
             self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card in checkpoints: export writes the model's."""
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         dist.barrier()  # every rank has written its part
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             mark_complete(folder, self.state.global_step)
-
-    def save_last_checkpoint(self) -> None:
-        """A checkpoint of the last step, unless it was one to be saved anyway: export reads the newest."""
-        if self.state.global_step % self.args.save_steps:
-            self._save_checkpoint(self.model, trial=None)
 
 
 def peak_memory(device: torch.device) -> int:
