@@ -7,5 +7,3 @@ exclude_patterns = ["_build", "logs", "schema"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = project
-# The last entry of the table of contents is `*`: pages appear there by being in this folder, and there may be none
-suppress_warnings = ["toc.empty_glob"]

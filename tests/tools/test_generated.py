@@ -60,6 +60,8 @@ def test_every_rule_is_on_the_page_of_rules(project: Path) -> None:
     last = int(wrong.split("L001 to L")[1][:3])
     assert [f"## L{number:03}:" in text for number in range(1, last + 1)] == [True] * last
     assert text.count("Not so:") == last
+    # An example on that page shows the markers themselves
+    assert "up to date" in tools(project, "readme").stderr
 
 
 def test_a_table_of_all_recipes_goes_into_the_top_readme(project: Path) -> None:

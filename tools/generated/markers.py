@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from common.errors import UserError, did_you_mean
@@ -13,7 +13,15 @@ END = "<!-- end -->"
 
 
 def has_parts(text: str) -> bool:
-    return any(BEGIN.fullmatch(line.strip()) for line in text.splitlines())
+    return any(not fenced and BEGIN.fullmatch(line.strip()) for line, fenced in lines(text))
+
+
+def lines(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines, and whether each stands in a fenced block: there, a marker is an example."""
+    fence = False
+    for line in text.splitlines():
+        fence ^= line.lstrip().startswith("```")
+        yield line, fence
 
 
 def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> str:
@@ -23,8 +31,8 @@ def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> st
     """
     written: list[str] = []
     opened: tuple[int, str] | None = None
-    for number, line in enumerate(text.splitlines(), 1):
-        begin = BEGIN.fullmatch(line.strip())
+    for number, (line, fenced) in enumerate(lines(text), 1):
+        begin = None if fenced else BEGIN.fullmatch(line.strip())
         if begin and opened:
             raise UserError(f"the part {opened[1]!r} has no {END}", file=file, line=opened[0])
         if begin:
@@ -40,7 +48,7 @@ def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> st
                 )
             opened = (number, name)
             written += [line, "", parts[name]().strip("\n"), ""]
-        elif line.strip() == END:
+        elif line.strip() == END and not fenced:
             if not opened:
                 raise UserError(f"{END} ends nothing", file=file, line=number)
             opened = None

@@ -84,7 +84,7 @@ def request(folder: Path, recipe: Recipe, name: str, preset: Preset, platform_id
 RULE = Rule(
     "L004",
     "Each setting stands once, in recipe.yaml or in configs/, and every reference resolves",
-    "A learning rate in two files is two learning rates: one of them is used and nobody knows which. What plan, memory "
+    "A learning rate in two files is two learning rates: one of them is used and nobody knows which. What plan "
     "and report need stands in recipe.yaml; configs/ refers to it as `${section.key}`. A reference that names nothing, "
     "and a setting that nothing refers to, are found as well: every preset is planned on every one of its platforms.",
     "```yaml\n# recipe.yaml\nlora: {dropout: 0.05}\n# configs/sft.yaml\nlora: {dropout: 0.1}\n```",
