@@ -26,6 +26,9 @@ TINY = Path(__file__).with_name("tiny.model")
 # characters tiktoken has finished before gigatoken has begun.
 _CHARACTERS_FOR_GIGATOKEN = 4_000_000
 
+# tiktoken's regular expressions overflow their stack on a long run of white space in one text.
+_LONG_TEXT = 100_000
+
 
 class Encoded(NamedTuple):
     """Ids of many texts. `ids`: int32 [total]; `offsets`: int64 [texts + 1]; text i is ids[offsets[i]:offsets[i+1]]."""
@@ -70,12 +73,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
         """The ids of `text`, int32 [n]. No special token is added or recognised."""
-        return np.asarray(self._tiktoken.encode_ordinary(text), dtype=np.int32)
+        return self.encode_batch([text], parallel=False).ids
 
     def encode_batch(self, texts: Sequence[str], *, parallel: bool | None = None) -> Encoded:
         """The ids of many texts as flat arrays. `parallel` False keeps to the calling thread."""
-        large = "_gigatoken" in self.__dict__ or sum(map(len, texts)) >= _CHARACTERS_FOR_GIGATOKEN
-        if large and importlib.util.find_spec("gigatoken") is not None:
+        lengths = [len(text) for text in texts]
+        if self._use_gigatoken(sum(lengths), max(lengths, default=0)):
             return self._encode_gigatoken(list(texts), parallel)
         return self._encode_tiktoken(texts, parallel)
 
@@ -86,8 +89,7 @@ class Tokenizer:
 
         data: uint8 [bytes]; offsets: int64 [texts + 1], from 0. No text is copied where gigatoken reads it.
         """
-        large = "_gigatoken" in self.__dict__ or len(data) >= _CHARACTERS_FOR_GIGATOKEN
-        if not large or importlib.util.find_spec("gigatoken") is None:
+        if not self._use_gigatoken(len(data), int(np.diff(offsets).max(initial=0))):
             whole = data.tobytes()
             bounds = offsets.tolist()
             texts = [whole[a:b].decode() for a, b in itertools.pairwise(bounds)]
@@ -99,6 +101,10 @@ class Tokenizer:
         strings = contents.ListOffsetArray(index.Index64(offsets), characters, parameters={"__array__": "string"})
         return self._encode_gigatoken(awkward.Array(strings), parallel)
 
+    def _use_gigatoken(self, total: int, longest: int) -> bool:
+        needed = "_gigatoken" in self.__dict__ or total >= _CHARACTERS_FOR_GIGATOKEN or longest >= _LONG_TEXT
+        return needed and importlib.util.find_spec("gigatoken") is not None
+
     def _encode_gigatoken(self, texts: Any, parallel: bool | None) -> Encoded:
         layout = self._gigatoken.encode_batch(texts, parallel=parallel).layout
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
@@ -106,7 +112,23 @@ class Tokenizer:
         return Encoded(np.asarray(layout.content.data).view(np.int32)[: offsets[-1]], offsets)
 
     def _encode_tiktoken(self, texts: Sequence[str], parallel: bool | None) -> Encoded:
-        lists = self._tiktoken.encode_ordinary_batch(list(texts), num_threads=1 if parallel is False else 2)
+        try:
+            if parallel is False:
+                lists = [self._tiktoken.encode_ordinary(text) for text in texts]
+            else:
+                lists = self._tiktoken.encode_ordinary_batch(list(texts), num_threads=2)
+        except BaseException as error:
+            # A panic of its Rust code is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            longest = max(len(text) for text in texts)
+            hint = "install gigatoken, which has no such limit, or split the text"
+            raise UserError(
+                "tiktoken cannot encode a text",
+                found=f"up to {longest:,} characters",
+                expected="shorter runs",
+                hint=hint,
+            ) from None
         offsets = np.zeros(len(lists) + 1, dtype=np.int64)
         np.cumsum([len(ids) for ids in lists], out=offsets[1:])
         ids = np.fromiter((i for ids in lists for i in ids), dtype=np.int32, count=int(offsets[-1]))

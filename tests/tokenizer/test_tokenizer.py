@@ -51,9 +51,39 @@ def hugging_face(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.fixture
+def without_gigatoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "gigatoken" else real(name, *a))
+
+
+@pytest.mark.usefixtures("without_gigatoken")
+def test_without_gigatoken_tiktoken_does_it_all(tokenizer: Tokenizer) -> None:
+    fresh = Tokenizer(tokenizer.vocabulary)
+    fresh.prepare_large()
+    encoded = fresh.encode_batch(AWKWARD)
+    assert "_gigatoken" not in fresh.__dict__
+    expected = [tokenizer.encode(text).tolist() for text in AWKWARD]
+    assert [part.tolist() for part in np.split(encoded.ids, encoded.offsets[1:-1])] == expected
+
+
+def test_a_million_spaces_in_a_row() -> None:
+    text = "a" + " " * 1_000_000 + "b"
+    tokenizer = load("tiny")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.usefixtures("without_gigatoken")
+def test_a_text_that_tiktoken_cannot_encode_is_one_clear_error() -> None:
+    with pytest.raises(UserError, match="gigatoken"):
+        load("tiny").encode("a" + " " * 1_000_000 + "b")
+
+
 def engines(tokenizer: Tokenizer, texts: list[str]) -> list[list[list[int]]]:
     """The ids of every text from tiktoken, from gigatoken given strings, and from gigatoken given bytes."""
-    by_tiktoken = [tokenizer.encode(text).tolist() for text in texts]
+    by_tiktoken = [Tokenizer._encode_tiktoken(tokenizer, [text], False).ids.tolist() for text in texts]
     tokenizer.prepare_large()
     data = [text.encode() for text in texts]
     offsets = np.cumsum([0] + [len(part) for part in data])
