@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import tools, write
+from example_project import tools, write
 
 
 def test_fix_writes_what_lint_found_and_nothing_else(project: Path) -> None:

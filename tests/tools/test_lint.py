@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import add_recipe, tools, write
+from example_project import add_recipe, tools, write
 
 
 def edit(file: Path, old: str, new: str) -> None:
