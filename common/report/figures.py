@@ -156,7 +156,7 @@ class Report(Strict):
     missing: list[str]
     notes: list[str]
     seconds: float
-    """Of all stages that are done."""
+    """Of all stages so far; training counts at least the time of its steps."""
     model: Model
     hardware: Hardware
     batch: Batch

@@ -24,7 +24,6 @@ from common.report.reading import Row
 MOST_POINTS = 800  # of a line; more cannot be told apart on a screen
 SMOOTHED_FROM = 60  # steps; shorter lines are read as they are
 WIDTH, HEIGHT = 4.6, 2.5  # inches of 72 points: on a phone the text is then as large as the page's
-MIB = 2**20
 
 # Colours that nobody would choose, replaced by the page's variables
 INK, LINE, FIRST, SECOND = "#010203", "#020304", "#030405", "#040506"
@@ -79,6 +78,7 @@ def draw(rows: Sequence[Row], held_out: tuple[float | None, float] | None = None
     if len(rows) < 2:
         return []
     loss = "Nats per trained token" + ("; dots: held-out data, before and after" if held_out else "")
+    unit, size = ("GiB", 2**30) if max(row["memory_bytes"] for row in rows) >= 2**30 else ("MiB", 2**20)
     return [
         _plot("Loss", loss, rows, [Series("loss", _field("loss"))], held_out=held_out),
         _plot(
@@ -98,9 +98,9 @@ def draw(rows: Sequence[Row], held_out: tuple[float | None, float] | None = None
         _plot("Gradient norm", "Before clipping", rows, [Series("gradient norm", _field("grad_norm"))]),
         _plot(
             "Memory",
-            "Peak of a process so far, the largest of all, MiB",
+            f"Peak of a process so far, the largest of all, {unit}",
             rows,
-            [Series("memory", lambda row: row["memory_bytes"] / MIB, False)],
+            [Series("memory", lambda row: row["memory_bytes"] / size, False)],
             from_zero=True,
         ),
     ]
@@ -170,7 +170,7 @@ def _style(title: str) -> AbstractContextManager[None]:
 def _line(axes: Axes, steps: Sequence[float], values: Sequence[float], series: Series, colour: str) -> None:
     if series.smooth and len(values) >= SMOOTHED_FROM:
         axes.plot(*thinned(steps, values), color=colour, alpha=0.3, linewidth=1)
-        values = running_mean(values, len(values) // 20)
+        values = running_mean(values, max(SMOOTHED_FROM // 10, len(values) // 100))
     axes.plot(*thinned(steps, values), color=colour, label=series.label)
 
 
@@ -191,9 +191,10 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float
     """At most MOST_POINTS points: each the lowest or the highest of its part of the line, so that no peak is lost."""
     if len(values) <= MOST_POINTS:
         return list(steps), list(values)
-    part = 2 * len(values) / MOST_POINTS
+    parts = MOST_POINTS // 2 - 1  # two points of each, and both ends
+    part = len(values) / parts
     kept: set[int] = {0, len(values) - 1}
-    for number in range(MOST_POINTS // 2 - 1):
+    for number in range(parts):
         inside = range(int(number * part), min(int((number + 1) * part), len(values)))
         kept |= {min(inside, key=lambda index: values[index]), max(inside, key=lambda index: values[index])}
     order = sorted(kept)
@@ -219,7 +220,9 @@ def _svg(figure: Figure, description: str) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text[text.index("<svg") :]
+    # Groups are numbered in every plot alike, and nothing refers to them: ids of a page must differ
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box is not None, "matplotlib writes a viewBox"
     text = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{description}">', text, count=1)

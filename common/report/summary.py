@@ -26,6 +26,7 @@ from common.report.figures import (
 from common.report.reading import Row, Run
 
 REPORT = "report"  # this stage: it is at work while the report is written
+TRAIN = "train"
 SMOKE = "smoke"
 SPLITS = ("train", "eval")
 GB = 1e9
@@ -57,7 +58,7 @@ def summarize(run: Run) -> Report:
         finished=not missing,
         missing=missing,
         notes=_notes(run, training),
-        seconds=sum(stage.seconds or 0.0 for stage in run.stages if stage.name != REPORT),
+        seconds=_seconds(run, training),
         model=_model(run),
         hardware=hardware,
         batch=Batch(**plan.batch.model_dump()),
@@ -102,6 +103,16 @@ def _hardware(run: Run) -> Hardware:
         devices_per_card=per_card,
         cards=math.ceil(devices / per_card) if per_card else None,
     )
+
+
+def _seconds(run: Run, training: Training | None) -> float:
+    """Of all stages but this one. Training that was resumed took at least as long as its steps."""
+    others = sum(stage.seconds or 0.0 for stage in run.stages if stage.name not in (REPORT, TRAIN))
+    return others + max(_train_seconds(run), training.seconds if training else 0.0)
+
+
+def _train_seconds(run: Run) -> float:
+    return next((stage.seconds or 0.0 for stage in run.stages if stage.name == TRAIN), 0.0)
 
 
 def _model(run: Run) -> Model:
@@ -240,6 +251,8 @@ def _notes(run: Run, training: Training | None) -> list[str]:
     if training and not math.isfinite(training.last_loss):
         first = next(int(row["step"]) for row in run.rows if not math.isfinite(row["loss"]))
         notes.append(f"The training loss is not a number from step {first}: training diverged.")
+    if training and 0 < _train_seconds(run) < training.seconds:
+        notes.append("Training was resumed: its stage's time is that of the last start, all steps took longer.")
     if run.cut_short:
         notes.append("The last line of metrics.jsonl was cut off when training was killed; it is left out.")
     if run.adapter and not run.model and run.plan.settings.get("export", {}).get("merge") is False:
@@ -250,9 +263,17 @@ def _notes(run: Run, training: Training | None) -> list[str]:
         )
     if run.platform is None:
         notes.append(f"This checkout has no valid platform {run.plan.platform}: figures per card and MFU are left out.")
-    elif training and training.throughput and run.platform.peak_bf16_tflops is None:
-        notes.append(f"No MFU: platform {run.plan.platform} states no peak to divide by.")
+    elif training and training.throughput and training.throughput.mfu is None:
+        notes.append(f"No MFU: {_why_no_mfu(run)}.")
     return notes
+
+
+def _why_no_mfu(run: Run) -> str:
+    if run.platform and run.platform.peak_bf16_tflops is None:
+        return f"platform {run.plan.platform} states no peak to divide by"
+    if run.size is None:
+        return "no config.json says how large the model is"
+    return "the size of the adapter is not known before it is exported"
 
 
 def _sum(rows: list[Row], field: str) -> float:

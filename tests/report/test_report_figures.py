@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import platform, recipe
+from common.files import remove
 from common.report import flops, plots
 from common.report.reading import read
 from common.report.render import as_json
@@ -98,6 +99,16 @@ def test_no_mfu_without_a_peak(run: Path, edit_plan: Callable) -> None:
     assert found.training is not None and found.training.throughput is not None
     assert found.training.throughput.mfu is None
     assert any("no peak" in note for note in found.notes)
+
+
+def test_no_mfu_before_the_adapter_is_there(run: Path, edit_plan: Callable) -> None:
+    def change(content: dict) -> None:
+        with_platform(content, "nvidia_24gb", 4)
+        content["settings"]["lora"] = {"rank": 4}
+
+    edit_plan(change)
+    remove(run / "adapter")
+    assert any("adapter" in note and "No MFU" in note for note in summarize(read(run)).notes)
 
 
 def test_results_stand_beside_ours_where_the_metric_is_the_same(run: Path) -> None:

@@ -74,13 +74,10 @@ def test_the_page_asks_nothing_of_the_network(run: Path) -> None:
 
 def test_ids_of_the_plots_do_not_clash(run: Path) -> None:
     directory = read(run)
-    ids = [
-        attributes["id"]
-        for _, attributes in Page(as_html(summarize(directory), directory.rows)).tags
-        if "id" in attributes
-    ]
-    used = set(re.findall(r"url\(#([^)]*)\)", as_html(summarize(directory), directory.rows)))
-    assert used and all(ids.count(name) == 1 for name in used)
+    page = as_html(summarize(directory), directory.rows)
+    ids = [attributes["id"] for _, attributes in Page(page).tags if "id" in attributes]
+    used = set(re.findall(r"""(?:url\(|href=")#([^)"]*)""", page))
+    assert used and used <= set(ids) and len(ids) == len(set(ids))
 
 
 def test_markdown_takes_nothing_for_markup(run: Path) -> None:
