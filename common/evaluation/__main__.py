@@ -49,10 +49,10 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the sampling.")] = 0,
     template: Annotated[
-        str | None, typer.Option(help="The prompt template. [default: the one it was trained with]")
+        str | None, typer.Option(help="The prompt template.", show_default="the one it was trained with")
     ] = None,
     system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The system message. [default: the one of the training data]")
+        str | None, typer.Option(metavar="TEXT", help="The system message.", show_default="that of the training data")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Send the text as it is, without a template.")] = False,
     json_: Annotated[
@@ -60,7 +60,7 @@ def generate(
     ] = False,
     python: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="An interpreter with torch and transformers. [default: the run's own]"),
+        typer.Option(metavar="PATH", help="An interpreter with torch and transformers.", show_default="the run's own"),
     ] = None,
 ) -> None:
     """Ask a fine-tuned model. Answers go to standard output, everything else to standard error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -206,10 +207,15 @@ def _work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[li
             pass  # it has ended, and said why
         try:
             for line in worker.stdout:
-                yield json.loads(line)
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    raise RunError("the model could not be asked", file=subject.model, found=value["error"])
+                yield value
         except BaseException:
             worker.kill()
             raise
+    if worker.returncode == -signal.SIGKILL:
+        raise RunError("generating was killed from outside (signal 9), most likely because the memory ran out")
     if worker.returncode:
         raise RunError(
             "generating failed; its messages are above", found=f"exit status {worker.returncode} of {python}"

@@ -1,7 +1,7 @@
 """Loads a model with transformers and answers prompts: the part of `generate` that needs a framework.
 
 Standard library and the framework only. The request comes as one JSON object on standard input, answers
-go as one JSON list of token ids a line to standard output.
+go as one JSON list of token ids a line to standard output, a failure as {"error": TEXT}.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
+import traceback
+from typing import Any, TextIO
 
-from common.cli import call
+from common.cli import TRACEBACK_VARIABLE
+from common.errors import EXIT_FAILED
 from common.evaluation.transformers_backend import generate
 from common.process import die_with_parent
 
@@ -46,12 +48,8 @@ def load(request: dict[str, Any]) -> Any:
     return model.eval()
 
 
-def main() -> None:
-    die_with_parent()
-    # Libraries print to standard output: only answers may go there
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
+def work(request: dict[str, Any], answers: TextIO) -> None:
+    """Write the answers to `answers`, one batch after the other."""
     import torch
 
     torch.manual_seed(request["seed"])
@@ -73,5 +71,20 @@ def main() -> None:
         answers.flush()
 
 
+def main() -> int:
+    die_with_parent()
+    # Libraries print to standard output: only answers may go there
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        try:
+            work(json.load(sys.stdin), answers)
+        except Exception as error:  # whatever a framework raises ends in one message, said by the parent
+            if os.environ.get(TRACEBACK_VARIABLE):
+                traceback.print_exc()
+            answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+            return EXIT_FAILED
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(call(main))
+    sys.exit(main())

@@ -107,12 +107,29 @@ def test_an_adapter_takes_the_run_s_base_and_how_it_was_trained(finished_run: Pa
     assert subject.find(finished_run / "weights", moved / "adapter").quantization == {"load_in_4bit": True}
 
 
-def test_a_worker_that_fails_is_an_error_while_running(ask: Ask, finished_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("echo some reason >&2; exit 3", "exit status 3"), ("kill -9 $$", "memory ran out")],
+)
+def test_a_worker_that_fails_is_an_error_while_running(
+    ask: Ask, finished_run: Path, tmp_path: Path, script: str, said: str
+) -> None:
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n", encoding="utf-8")
+    broken.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     broken.chmod(0o755)
     done = ask("--model", finished_run / "model", "--prompt", "a", "--python", broken)
-    assert done.returncode == 1 and "out of memory" in done.stderr and "exit status 3" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr and ("some reason" in done.stderr) == ("reason" in script)
+
+
+def test_broken_weights_end_in_one_message(ask: Ask, finished_run: Path, tmp_path: Path, torch_python: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished_run / "model", model)
+    shard = next(model.glob("*.safetensors"))
+    shard.write_bytes(b"not safetensors")
+    done = ask("--model", model, "--raw", "--prompt", "a", "--python", torch_python)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the model could not be asked" in done.stderr and "Traceback" not in done.stderr
 
 
 def objects(output: str) -> list[dict[str, object]]:
