@@ -178,10 +178,14 @@ def interpreter(subject: Subject, given: Path | None = None) -> str:
 
 
 def _device(subject: Subject) -> dict[str, str | None]:
-    """The torch device of the run's platform, and the plugin that makes torch know it."""
+    """Where the run's platform puts a model, and the plugin that makes torch know its devices."""
     name = subject.plan.get("platform")
-    framework = platform.read(name).frameworks.get("torch") if name in platform.identifiers() else None
-    return {"device": framework.device if framework else None, "plugin": framework.plugin if framework else None}
+    known = platform.read(name) if name in platform.identifiers() else None
+    framework = known.frameworks.get("torch") if known else None
+    if known is None or framework is None:
+        return {"device_map": "auto", "plugin": None}
+    # Over all devices where one is too small; a platform without devices of its own is one place
+    return {"device_map": "auto" if known.detect else framework.device, "plugin": framework.plugin}
 
 
 def _work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[list[int]]:

@@ -7,6 +7,7 @@ go as one JSON list of token ids a line to standard output, a failure as {"error
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -28,16 +29,13 @@ def load(request: dict[str, Any]) -> Any:
 
     if request["plugin"]:
         importlib.import_module(request["plugin"])
-    device = request["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype = request["dtype"] if request["dtype"] == "auto" else getattr(torch, request["dtype"])
     options: dict[str, Any] = {"dtype" if version >= _DTYPE_SINCE else "torch_dtype": dtype}
     if request["quantization"]:
         options["quantization_config"] = transformers.BitsAndBytesConfig(**request["quantization"])
-    if device != "cpu":
-        options["device_map"] = "auto"  # over all devices where one is too small
-    elif request["quantization"]:
-        options["device_map"] = "cpu"
+    if importlib.util.find_spec("accelerate"):  # without it the model stays where it is loaded, in the host's memory
+        options["device_map"] = request["device_map"]
     model = transformers.AutoModelForCausalLM.from_pretrained(
         request["model"], local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
     )
