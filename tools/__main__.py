@@ -66,7 +66,7 @@ def lint(
         for chosen in rules:
             for file in chosen.fix(tree, within) if chosen.fix else ():
                 print(f"rewritten: {file.relative_to(tree.root)}", file=sys.stderr)
-    found = run.find(Tree() if fix else tree, rules, within)
+    found = run.find(tree, rules, within)
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
     else:

@@ -142,6 +142,7 @@ PLANTED: list[tuple[str, Callable[[Path], Path], str, str | None]] = [
     ("L003", common("def f(x):\n    return x.device.type in ('cuda', 'other')\n"), "'cuda'", "return"),
     ("L003", common("def f(x):\n    if x.startswith('nvidia_'):\n        return 1\n"), "'nvidia_'", "if"),
     ("L003", common("def f(x):\n    return [y for y in x if y['vendor'] != 'Iluvatar CoreX']\n"), "Iluvatar", "return"),
+    ("L003", common("def f(x):\n    return [y for y in x if y.startswith('xpu')]\n"), "'xpu'", "return"),
     ("L003", common("def f(x):\n    match x:\n        case 'ascend':\n            return 1\n"), "'ascend'", "case"),
     ("L004", config("${train.learning_rate}", "1e-4", "configs/sft.yaml"), "recipe.yaml states train.learn", "1e-4"),
     ("L004", config("${train.micro_batch_size}", "${train.micro_batch}"), "${train.micro_batch} names nothing", None),
