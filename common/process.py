@@ -11,6 +11,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+RUNNER_VARIABLE = "LLAMA3_RECIPES_RUNNER"  # the process id of the run that started this, set by common.run
 
 
 def die_with_parent() -> None:
@@ -18,10 +19,12 @@ def die_with_parent() -> None:
 
     torchrun starts its workers in sessions of their own: without this, workers go on training, and
     writing checkpoints, after `kill -9` of the run that started them, beside the run that replaces it.
+    To be called before anything slow is imported.
     """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended while we asked
+    # The parent may have ended before we asked; where a run started us, it ended with the run
+    runner = os.environ.get(RUNNER_VARIABLE)
+    if runner and not os.path.exists(f"/proc/{runner}"):  # noqa: PTH110 - before anything slow is imported
         os.kill(os.getpid(), signal.SIGKILL)

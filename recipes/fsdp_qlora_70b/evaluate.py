@@ -8,6 +8,10 @@ fits to train fits to evaluate, whether or not its merged form does.
 
 from __future__ import annotations
 
+from common.process import die_with_parent
+
+die_with_parent()  # first: importing torch takes seconds, in which the run may be killed
+
 import argparse
 import json
 import sys

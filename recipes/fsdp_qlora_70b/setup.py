@@ -19,7 +19,6 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 
 import patches
 from common.errors import UserError, did_you_mean
-from common.process import die_with_parent
 
 CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
@@ -47,7 +46,6 @@ def begin(platform: dict[str, Any]) -> torch.device:
     """Apply patches, make the platform known to torch, join the other processes: this rank's device."""
     if "LOCAL_RANK" not in os.environ:
         raise UserError("this script is started through torchrun", hint="run.sh --dry-run shows the command")
-    die_with_parent()
     for name in platform["patches"]:
         patches.apply(name)
     if platform["plugin"]:

@@ -9,6 +9,10 @@ Resuming is automatic: the newest complete checkpoint under the output directory
 
 from __future__ import annotations
 
+from common.process import die_with_parent
+
+die_with_parent()  # first: importing torch takes seconds, in which the run may be killed
+
 import argparse
 import os
 import sys

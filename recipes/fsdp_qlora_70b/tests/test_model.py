@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import patches
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,6 +17,7 @@ from setup import lora_config, quantization
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from transformers import AutoModelForCausalLM
 
+import patches
 from common.errors import RunError, UserError
 
 

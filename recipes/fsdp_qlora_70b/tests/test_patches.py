@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import patches
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from conftest import ROOT
 
+import patches
 from common.errors import UserError
 
 DISTRIBUTED_TYPE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -32,6 +33,22 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
         time.sleep(0.05)
 
 
+def wait_until_nobody_works_in(output: Path) -> None:
+    """Workers left behind would go on writing beside the run that replaces theirs."""
+    deadline = time.monotonic() + 60
+    while at_work := [line for line in command_lines() if str(output) in line]:
+        assert time.monotonic() < deadline, at_work
+        time.sleep(0.1)
+
+
+def command_lines() -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_text(errors="replace"))
+    return found
+
+
 def rows(output: Path) -> int:
     file = output / "metrics.jsonl"
     return len(file.read_text().splitlines()) if file.exists() else 0
@@ -55,6 +72,7 @@ def test_killed_at_any_stage_it_ends_in_the_same_bytes(run: Path, tmp_path: Path
         wait_until(process, moment)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        wait_until_nobody_works_in(output)
     last = run_sh("--output", output)
     assert last.returncode == 0, last.stdout + last.stderr
     assert bytes_of(output / "adapter") == bytes_of(run / "adapter")

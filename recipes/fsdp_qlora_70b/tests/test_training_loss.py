@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import patches
 import torch
 import torch.nn.functional as functional
 import yaml
@@ -14,14 +13,16 @@ from datasets import load_from_disk
 from setup import quantization
 from transformers import AutoModelForCausalLM
 
+import patches
+
 CONVERSATIONS = 8
 SENTENCE = "The answer number {} is that a river is a long line of water that runs from a hill down to the sea. "
 
 
 def test_first_loss_equals_documents_scored_one_by_one(tmp_path: Path) -> None:
-    """Catches labels shifted twice or not at all, packed documents that attend to each other, and padding that counts.
+    """Catches labels shifted twice or not at all, documents that attend to each other, and padding that counts.
 
-    The data fill exactly the four rows of one step, two documents a row, so step 1 is on all of them, before any update.
+    The data fill exactly the four rows of one step, two documents a row, so step 1 is on all, before any update.
     """
     data = tmp_path / "data.jsonl"
     turns = [("What is a river?", SENTENCE.format(number)) for number in range(CONVERSATIONS)]
