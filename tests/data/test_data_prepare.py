@@ -188,6 +188,17 @@ def test_turns_that_fit_are_kept(tmp_path: Path) -> None:
     assert rows(tmp_path / "out") == rows(tmp_path / "short")
 
 
+def test_a_round_that_just_fits_is_kept(tmp_path: Path) -> None:
+    two = write_jsonl(tmp_path / "two.jsonl", [as_messages((None, [("a", "b"), ("c", "d")]))])
+    one = write_jsonl(tmp_path / "one.jsonl", [as_messages((None, [("a", "b")]))])
+    run(one, tmp_path / "one")
+    size = len(rows(tmp_path / "one")[0]["input_ids"])
+    run(two, tmp_path / "exact", max_length=size, on_long="turns")
+    assert rows(tmp_path / "exact") == rows(tmp_path / "one")
+    said = str(problem(lambda: run(two, tmp_path / "less", max_length=size - 1, on_long="turns")))
+    assert "1 too long" in said
+
+
 def line(record: Any) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
