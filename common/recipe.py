@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,12 +33,15 @@ class Reproduces(Strict):
     corrected: list[Defect]
 
 
+PythonVersion = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+
+
 class Python(Strict):
     """The interpreters for which the pins have wheels. Versions like "3.11"."""
 
-    min: str
-    max: str
-    prefer: str
+    min: PythonVersion
+    max: PythonVersion
+    prefer: PythonVersion
     """The one that the recipe is measured with."""
 
 

@@ -15,7 +15,9 @@ from common.yaml_file import Document, Location
 class Strict(pydantic.BaseModel):
     """A model in which an unknown key is an error and a value is not silently converted."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
+    )
 
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -26,7 +28,9 @@ def validate(model: type[Model], document: Document) -> Model:
     try:
         return model.model_validate(document.value)
     except pydantic.ValidationError as error:
-        raise explain(model, error.errors()[0], document) from None
+        # An unknown key first: it is why the key that was meant is missing
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise explain(model, first, document) from None
 
 
 def explain(model: type[pydantic.BaseModel], first: Any, document: Document) -> UserError:
@@ -43,9 +47,20 @@ def explain(model: type[pydantic.BaseModel], first: Any, document: Document) -> 
     if first["type"] == "missing":
         return UserError(f"the key {key} is missing", file=document.file, line=line)
     message = first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in _stated(location, document.value))
     return UserError(
         f"{key}: {message[0].lower()}{message[1:]}", file=document.file, line=line, found=repr(first["input"])
     )
+
+
+def _stated(location: Location, value: Any) -> Location:
+    """The part of `location` that the document has: for a union, pydantic appends the kind that it tried."""
+    for index, part in enumerate(location):
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return location[:index]
+    return location
 
 
 def keys_at(model: type[pydantic.BaseModel], location: Location) -> list[str]:

@@ -15,7 +15,15 @@ Location = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader in which 1e-4 is a number: YAML 1.1 asks for a dot, and nobody types one."""
+    """SafeLoader in which 1e-4 is a number: YAML 1.1 asks for a dot, and nobody types one.
+
+    2024-01-01 stays a text: JSON and the frameworks' configurations know no dates.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 _Loader.add_implicit_resolver(
@@ -49,6 +57,10 @@ def load(file: Path) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, _Loader)
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError("holds no mapping of keys to values", file=file)
+        lines: dict[Location, int] = {}
+        return Document(file, _build(node, (), lines, file, _Loader(text)), lines)
     except UnicodeDecodeError as error:
         raise UserError(
             "is not UTF-8", file=file, found=f"byte {error.object[error.start]:#04x} at {error.start}"
@@ -57,19 +69,18 @@ def load(file: Path) -> Document:
         mark = error.problem_mark
         line = mark.line + 1 if mark else None
         raise UserError(f"is not YAML: {error.problem}", file=file, line=line) from None
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError("holds no mapping of keys to values", file=file)
-    lines: dict[Location, int] = {}
-    value = _build(node, (), lines, file, _Loader(text))
-    return Document(file, value, lines)
+    except yaml.reader.ReaderError as error:
+        raise UserError(f"is not YAML: {error.reason}", file=file, found=f"{error.character:#04x}") from None
 
 
 def _build(node: yaml.Node, at: Location, lines: dict[Location, int], file: Path, loader: _Loader) -> Any:
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError("a key is one word", file=file, line=line)
+            key = loader.construct_object(key_node)
             if key in mapping:
                 raise UserError(
                     f"the key {key!r} stands twice",
