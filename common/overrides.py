@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 
 from common.errors import UserError, did_you_mean
 from common.schema import explain
@@ -29,9 +30,9 @@ def parse(assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         if not equals or not dot or not rest:
             raise UserError("--set takes SECTION.KEY=VALUE", found=assignment, expected="for example train.seed=1")
         if section == CONFIG:
-            config[rest] = parse_scalar(text)
+            config[rest] = _value(key, text)
         elif section in SECTIONS:
-            settings[key] = parse_scalar(text)
+            settings[key] = _value(key, text)
         else:
             known = [*SECTIONS, CONFIG]
             raise UserError(
@@ -40,6 +41,18 @@ def parse(assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
                 hint=did_you_mean(section, known),
             )
     return settings, config
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return parse_scalar(text)
+    except yaml.YAMLError as error:
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else "a character that YAML does not know"
+        raise UserError(
+            f"--set {key}: the value is not YAML: {problem}",
+            found=text,
+            hint=f"quote it: --set {key}='\"...\"'",
+        ) from None
 
 
 def apply_settings(stated: dict[str, dict[str, Any]], changes: dict[str, Any]) -> Settings:

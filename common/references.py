@@ -8,7 +8,7 @@ from typing import Any
 
 from common.errors import UserError, did_you_mean
 
-REFERENCE = re.compile(r"\$\{([a-z_0-9]+(?:\.[a-z_0-9]+)*)\}")
+REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 class Values:
@@ -42,20 +42,28 @@ class Values:
         whole = REFERENCE.fullmatch(value)
         if whole:
             return self.get(whole[1])
-        return REFERENCE.sub(lambda match: str(self.get(match[1])), value)
+        return REFERENCE.sub(lambda match: self._embedded(match[1]), value)
+
+    def _embedded(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise UserError(f"${{{name}}} is not set, and a longer text needs it")
+        return _word(value)
+
+    def _unset(self, word: str) -> bool:
+        return any(self.get(name) is None for name in REFERENCE.findall(word))
 
     def words(self, run: list[str | list[str]]) -> list[str]:
         """A command's words. An inner list is left out when a reference in it is not set (null)."""
         words: list[str] = []
         for item in run:
             group = [item] if isinstance(item, str) else item
-            filled = [self.fill(word) for word in group]
-            if isinstance(item, list) and None in filled:
-                continue
-            for template, word in zip(group, filled, strict=True):
-                if word is None:
-                    raise UserError(f"{template} is not set, and the command needs it")
-                words.append(_word(word))
+            unset = [word for word in group if self._unset(word)]  # asks for each: all of them count as used
+            if unset:
+                if isinstance(item, list):
+                    continue
+                raise UserError(f"{unset[0]} is not set, and the command needs it")
+            words += [_word(self.fill(word)) for word in group]
         return words
 
 
