@@ -38,7 +38,7 @@ class EnvironmentFailure(Exception):
 
 def home() -> Path:
     """Where environments live: .envs in the project, or LLAMA3_RECIPES_ENVS."""
-    return Path(os.environ.get("LLAMA3_RECIPES_ENVS", ROOT / ".envs"))
+    return Path(os.environ.get("LLAMA3_RECIPES_ENVS") or ROOT / ".envs").absolute()
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,20 @@ class Spec:
 
     def pins(self) -> list[str]:
         """The requirement lines, in order, without comments and without the vendor's distributions."""
-        excluded = {canonical(name) for name in self.vendor}
-        return [line for line in requirement_lines(self.requirements) if canonical(distribution(line)) not in excluded]
+        return [line for line in requirement_lines(self.requirements) if not self._is_vendors(line)]
+
+    def brought(self) -> list[str]:
+        """The distributions that the requirements name and the vendor brings."""
+        return [distribution(line) for line in requirement_lines(self.requirements) if self._is_vendors(line)]
+
+    def _is_vendors(self, line: str) -> bool:
+        return canonical(distribution(line)) in {canonical(name) for name in self.vendor}
 
     def digest(self) -> str:
-        content = json.dumps([self.pins(), self.system_packages, sorted(self.vendor), sorted(self.indexes)])
+        # With the interpreters: the same pins for another Python are another environment
+        interpreters = [self.minimum, self.maximum, self.prefer]
+        options = [self.system_packages, sorted(self.vendor), sorted(self.indexes)]
+        content = json.dumps([sorted(self.pins()), interpreters, *options])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def folder(self) -> Path:
@@ -97,10 +106,10 @@ def light_spec() -> Spec:
 def requirement_lines(file: Path) -> list[str]:
     """The lines of a requirements file and of those it includes with -r, without comments."""
     lines = []
-    for raw in file.read_text(encoding="utf-8").splitlines():
+    for raw in file.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*$", "", raw).strip()
-        if line.startswith(("-r ", "--requirement ")):
-            lines += requirement_lines(file.parent / line.split(maxsplit=1)[1])
+        if included := re.match(r"(?:-r|--requirement)[\s=]*(.+)", line):
+            lines += requirement_lines(file.parent / included[1])
         elif line:
             lines.append(line)
     return lines
@@ -194,6 +203,7 @@ def make(spec: Spec) -> None:
     """Make the environment from nothing. It counts as there only when COMPLETE is written, last."""
     folder = spec.folder()
     interpreter = choose(spec)
+    (folder / COMPLETE).unlink(missing_ok=True)  # first: killed half-way, what is left does not count
     shutil.rmtree(folder, ignore_errors=True)
     pip = create(interpreter, folder, spec.system_packages)
     arguments = ["install", "--quiet", "--disable-pip-version-check"]
@@ -205,6 +215,7 @@ def make(spec: Spec) -> None:
     pins = folder / "requirements.txt"
     pins.write_text("\n".join(spec.pins()) + "\n", encoding="utf-8")
     run([*pip, *arguments, "-r", str(pins)], f"pip could not install {spec.requirements}")
+    need_brought(spec, interpreter)
     shutil.copyfile(spec.requirements, folder / "source.txt")
     version = subprocess.run(
         [str(spec.python()), "-c", PROBE], capture_output=True, text=True, check=True
@@ -222,13 +233,39 @@ def create(interpreter: str, folder: Path, system_packages: bool) -> list[str]:
     inside = str(folder / "bin" / "python")
     made = subprocess.run([interpreter, "-m", "venv", *options, str(folder)], capture_output=True, text=True)
     if made.returncode == 0:
+        if system_packages:
+            add_packages_of(interpreter, folder)
         return [inside, "-m", "pip"]
     shutil.rmtree(folder, ignore_errors=True)
     hint = "install the python3-venv package, or pip for this interpreter"
     run([interpreter, "-m", "venv", "--without-pip", *options, str(folder)], f"{interpreter} has no venv; {hint}")
+    if system_packages:
+        add_packages_of(interpreter, folder)
     outside = [interpreter, "-m", "pip", "--python", inside]
     run([*outside, "--version"], f"{interpreter} has neither ensurepip nor a pip of version 22.3 or newer; {hint}")
     return outside
+
+
+def add_packages_of(interpreter: str, folder: Path) -> None:
+    """Where the vendor's packages are in a virtual environment: venv itself would build on that one's base."""
+    ask = "import json, site, sys; print(json.dumps(sys.prefix != sys.base_prefix and site.getsitepackages()))"
+    ran = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, check=True)
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in json.loads(ran.stdout) or []]
+    for packages in folder.glob("lib/python3.*/site-packages"):
+        (packages / "vendor.pth").write_text("".join(lines), encoding="utf-8")
+
+
+def need_brought(spec: Spec, interpreter: str) -> None:
+    """Raise EnvironmentFailure when the vendor's packages lack what the requirements leave to them."""
+    ask = "from importlib.metadata import distributions; print(*(each.metadata['Name'] for each in distributions()))"
+    ran = subprocess.run([str(spec.python()), "-c", ask], capture_output=True, text=True, check=True)
+    here = {canonical(name) for name in ran.stdout.split()}
+    if missing := [name for name in spec.brought() if canonical(name) not in here]:
+        raise EnvironmentFailure(
+            f"the packages of {interpreter} lack what the vendor brings\n"
+            f"  found:    no {', no '.join(missing)}\n"
+            f"  to do:    put the Python with the vendor's packages first on PATH"
+        )
 
 
 def reachable(index: str) -> bool:
