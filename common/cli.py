@@ -5,6 +5,7 @@ Standard library only: recipes' environments import this too.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -20,6 +21,9 @@ _OS_ERRORS = {
     errno.EDQUOT: ("the disk quota is used up", EXIT_FAILED, "free some space, then repeat the command"),
     errno.EROFS: ("the file system is read-only", EXIT_USAGE, "choose an output that can be written"),
     errno.EACCES: ("permission denied", EXIT_USAGE, "check who owns it and its mode"),
+    errno.EPERM: ("operation not permitted", EXIT_USAGE, "check who owns it and its mode"),
+    errno.ENAMETOOLONG: ("the name is too long", EXIT_USAGE, "check the path"),
+    errno.EEXIST: ("exists already", EXIT_USAGE, "choose another output"),
     errno.ENOENT: ("no such file or directory", EXIT_USAGE, "check the path"),
     errno.ENOTDIR: ("not a directory", EXIT_USAGE, "check the path"),
     errno.EISDIR: ("is a directory", EXIT_USAGE, "check the path"),
@@ -33,19 +37,35 @@ def call(main: Callable[[], object]) -> int:
     """
     try:
         status = main()
+        sys.stdout.flush()  # a full disk or a reader that has gone shows here, not after the status is settled
     except UserError as error:
         return _complain(str(error), error.status)
     except KeyboardInterrupt as interrupt:
         return _complain(str(interrupt) or "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: that is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_has_gone()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # typer ends the program itself, with status 1
+            return _reader_has_gone()
+        raise
     except OSError as error:
+        if error.filename is None:
+            _drop_output()  # what standard output did not take would fail again when Python ends
         problem, code, hint = _OS_ERRORS.get(error.errno or 0, (error.strerror or str(error), EXIT_FAILED, None))
         where = f"{error.filename}: " if error.filename else ""
         return _complain(where + problem + (f"\n  to do:    {hint}" if hint else ""), code)
     return status if isinstance(status, int) else 0
+
+
+def _reader_has_gone() -> int:
+    """The reader of our output (head, less) wants no more: that is not an error."""
+    _drop_output()
+    return 0
+
+
+def _drop_output() -> None:
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def _complain(message: str, status: int) -> int:

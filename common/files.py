@@ -53,18 +53,21 @@ def whole_directory(target: Path) -> Iterator[Path]:
     When the block raises, the partial directory is removed. Raises UserError when `target` exists
     and is not an empty directory.
     """
+    target = target.resolve()  # "." has no name to add ".partial" to, and a link cannot be replaced by a directory
     if target.is_dir() and any(target.iterdir()):
         raise UserError("the output exists and is not empty", file=target, hint="remove it, or choose another output")
     if target.exists() and not target.is_dir():
         raise UserError("the output exists and is a file", file=target, hint="remove it, or choose another output")
+    if target.is_mount():  # found out now, not when the work is done
+        raise UserError(
+            "the output is a mount point, which cannot be replaced", file=target, hint="name a folder in it"
+        )
     partial = target.with_name(target.name + ".partial")
     remove(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if target.is_dir():
-            target.rmdir()
-        os.rename(partial, target)
+        os.rename(partial, target)  # takes the place of an empty directory
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -80,7 +83,7 @@ def fingerprint(path: Path) -> str:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0{size}\0".encode())
+        digest.update(os.fsencode(f"{file.relative_to(path) if path.is_dir() else ''}\0{size}\0"))
         with open(file, "rb") as stream:
             if size <= HASH_WHOLE_UP_TO:
                 while block := stream.read(2**20):
