@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import collections
+import dataclasses
+import glob
 import hashlib
 import json
 import os
-import string
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from common.settings import Settings, stated
 from common.yaml_file import load
 
 MODEL_NEEDED = "weights: pass --model with a folder or a hub id"
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z_0-9]*)\}")
 DATA_NEEDED = "data: pass --data with a file, a folder or a hub id"
 
 
@@ -114,7 +116,7 @@ def make(request: Request) -> Plan:
         raise UserError(f"there is no preset {request.preset!r}", expected=", ".join(recipe.presets), hint=hint)
     preset = recipe.presets[request.preset]
     settings, config_changes = _settings(request, recipe, preset)
-    platform_id = _platform(request, recipe, preset)
+    platform_id = _need_all(request, recipe, preset, settings)
     cluster = _cluster(request, settings)
     run = (request.output or ROOT / "runs" / request.recipe.name / request.preset).absolute()
     spec = environment_spec(request.recipe, recipe, platform_id)
@@ -123,6 +125,9 @@ def make(request: Request) -> Plan:
     config_source = load(request.recipe / recipe.config)
     config = apply_config(values.fill(config_source.value), config_changes, config_source.file)
     commands = {name: _commands(name, recipe, values, spec, cluster, run) for name in recipe.stages}
+    # Every node finds the same digests, wherever node 0 is this time
+    anywhere = dataclasses.replace(cluster, node_rank=0, master_addr="", master_port=0)
+    digested = {name: _commands(name, recipe, values, spec, anywhere, run) for name in recipe.stages}
     _check_used(values, settings, request.recipe)
 
     identity: dict[str, Any] = {
@@ -145,7 +150,7 @@ def make(request: Request) -> Plan:
         settings=settings,
         config=config,
         environment=_environment(platform_id),
-        stages=tuple(_stages(recipe, commands, config, identity, run)),
+        stages=tuple(_stages(recipe, commands, digested, config, identity, run)),
         spec=spec,
         identity=identity,
     )
@@ -181,26 +186,42 @@ def _settings(request: Request, recipe: Recipe, preset: Preset) -> tuple[Setting
     changes, config_changes = parse(request.assignments)
     if request.data is not None:
         changes["data.train"] = request.data
-        if preset.data.eval is not None and "data.eval" not in changes:
-            # The preset's held-out samples belong to its own data
-            changes["data.eval"] = None
-            changes.setdefault("data.eval_fraction", recipe.data.eval_fraction)
+    if "data.train" in changes and preset.data.eval is not None and "data.eval" not in changes:
+        # The preset's held-out samples belong to its own data
+        changes["data.eval"] = None
+        changes.setdefault("data.eval_fraction", recipe.data.eval_fraction)
+    if changes.get("data.eval") is not None:
+        changes.setdefault("data.eval_fraction", None)  # nothing more needs to be held out
     if request.model is not None:
         changes["model.path"] = request.model
     if request.nproc_per_node is not None:
         changes["parallel.processes"] = request.nproc_per_node
     for key in ("model.path", "model.tokenizer", "data.train", "data.eval"):
-        if isinstance(changes.get(key), str) and Path(changes[key]).exists():
-            changes[key] = str(Path(changes[key]).resolve())
-    settings = apply_settings(merged, changes)
-    missing = [
-        text
-        for value, text in ((settings.model.path, MODEL_NEEDED), (settings.data.train, DATA_NEEDED))
-        if value is None
-    ]
+        if isinstance(changes.get(key), str):
+            changes[key] = _absolute(changes[key])
+    return apply_settings(merged, changes), config_changes
+
+
+def _need_all(request: Request, recipe: Recipe, preset: Preset, settings: Settings) -> str:
+    """The platform's id. Raises UserError that names everything that is missing: weights, data and hardware."""
+    needed = ((settings.model.path, MODEL_NEEDED), (settings.data.train, DATA_NEEDED))
+    missing = [text for value, text in needed if value is None]
+    try:
+        platform_id = _platform(request, recipe, preset)
+    except UserError as error:
+        if not missing:
+            raise
+        missing.append(f"hardware: {error}")
     if missing:
         raise UserError(f"--preset {request.preset} needs " + "\n  and ".join(missing))
-    return settings, config_changes
+    return platform_id
+
+
+def _absolute(place: str) -> str:
+    """A path or a glob from the directory of the call; anything else (a hub id, `tiny`) as it is."""
+    if Path(place).exists():
+        return str(Path(place).resolve())
+    return str(Path(place).absolute()) if glob.has_magic(place) else place
 
 
 def _platform(request: Request, recipe: Recipe, preset: Preset) -> str:
@@ -211,8 +232,8 @@ def _platform(request: Request, recipe: Recipe, preset: Preset) -> str:
                 f"the recipe does not declare platform {request.platform}", expected=", ".join(recipe.platforms)
             )
         chosen = request.platform
-    elif "cpu" in preset.platforms:
-        chosen = "cpu"
+    elif anywhere := next((name for name in preset.platforms if platform.read(name).detect is None), None):
+        chosen = anywhere  # every machine is this platform: smoke's
     else:
         chosen = hardware.choose(recipe, preset.platforms)
     lacking = [name for name in preset.requires if name not in platform.read(chosen).capabilities]
@@ -290,24 +311,33 @@ def _environment(platform_id: str) -> dict[str, str]:
 
 def expand(value: str) -> str:
     """A variable's value with ${NAME} replaced by what NAME is now, or by nothing."""
-    return string.Template(value).safe_substitute(collections.defaultdict(str, os.environ))
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
 
 
 def movable(text: str, run: Path) -> str:
-    """`text` without the places of the run directory and the project: moved, they are still the same."""
-    return text.replace(str(run), "RUN").replace(str(ROOT), "PROJECT")
+    """`text` without the places of the run directory, the environments and the project: moved, it is the same run."""
+    return text.replace(str(run), "RUN").replace(str(environment.home()), "ENVIRONMENTS").replace(str(ROOT), "PROJECT")
 
 
 def _inputs(settings: Settings) -> dict[str, str]:
     """The content of local inputs, so that a run is not continued on other data."""
     paths = {"model.path": settings.model.path, "model.tokenizer": settings.model.tokenizer}
     paths |= {"data.train": settings.data.train, "data.eval": settings.data.eval}
-    return {f"content of {key}": fingerprint(Path(path)) for key, path in paths.items() if path and Path(path).exists()}
+    return {f"content of {key}": found for key, path in paths.items() if path and (found := _content(path))}
+
+
+def _content(place: str) -> str | None:
+    """What a path or a glob stands for now; None for what is not on this machine."""
+    if Path(place).exists():
+        return fingerprint(Path(place))
+    files = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else []  # noqa: PTH207
+    return " ".join(fingerprint(Path(file)) for file in files) or None
 
 
 def _stages(
     recipe: Recipe,
     commands: dict[Stage, tuple[tuple[str, ...], ...]],
+    digested: dict[Stage, tuple[tuple[str, ...], ...]],
     config: dict[str, Any],
     identity: dict[str, Any],
     run: Path,
@@ -319,7 +349,7 @@ def _stages(
     before = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     for name in recipe.stages:
         spec = recipe.stages[name]
-        content: list[Any] = [before, commands[name]]
+        content: list[Any] = [before, digested[name]]
         if name == "train":
             content.append(config)
         text = movable(json.dumps(content, sort_keys=True, ensure_ascii=False), run)

@@ -13,7 +13,7 @@ from rich.console import Console
 from common import cli, doctor, hardware, plan, recipe
 from common.errors import EXIT_USAGE, UserError
 from common.run import script, state
-from common.run.runner import Selection, carry_out, fresh
+from common.run.runner import Selection, carry_out
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -64,9 +64,12 @@ def run(
     for option, name in (("--only", only), ("--from", from_)):
         if name is not None and name not in planned.recipe.stages:
             raise UserError(f"{option} names no stage", found=name, expected=", ".join(planned.recipe.stages))
+    if only is not None and from_ is not None:
+        raise UserError("--only and --from contradict each other", hint="give one of them")
     if dry_run:
         print(script.render(planned), end="")
         return
+    state.refuse_foreign(planned.run)  # before the lock is put there
     doctor.check_inputs(planned)
     hardware.need(planned.platform_id, planned.cluster.nproc_per_node)
     console = Console(stderr=False)
@@ -74,7 +77,7 @@ def run(
         console.print(line, highlight=False, style="dim", soft_wrap=True)
     with state.lock(planned.run, node_rank):
         if start_fresh and node_rank == 0:
-            fresh(planned.run)
+            state.fresh(planned.run)
         state.check_same_plan(planned)
         again = shlex.join(["bash", f"{planned.recipe_folder}/run.sh", *_without_fresh(sys.argv[2:])])
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-RANK = r"(?:\[rank(?P<rank>\d+)\]:\s*)?"
-OURS = re.compile(RANK + r"error: (?P<text>.*)")
-EXCEPTION = re.compile(RANK + r"(?P<text>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)")
+PREFIX = re.compile(r"^\[(?:rank|default)\d+\]: ?")  # torch's, and torchrun's where it redirects
+OURS = re.compile(r"error: (?P<text>.*)")
+EXCEPTION = re.compile(r"(?P<text>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)")
 # What a launcher adds when one of its processes has failed already
 CONSEQUENCES = (
     "ChildFailedError",
@@ -27,6 +27,7 @@ def cause(log: Path, start: int, exit_status: int) -> str:
     with open(log, "rb") as file:
         file.seek(start)
         text = file.read().decode("utf-8", errors="replace").splitlines()
+    text = [PREFIX.sub("", line) for line in text]
     for index, line in enumerate(text):
         if match := OURS.fullmatch(line):
             return "\n".join([match["text"], *_indented(text[index + 1 :])])

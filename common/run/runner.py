@@ -14,8 +14,9 @@ from rich.console import Console
 
 from common import environment, metrics
 from common.errors import RunError
-from common.files import remove, write_text
+from common.files import write_text
 from common.plan import Plan, PlannedStage, expand
+from common.process import RUNNER_VARIABLE
 from common.run import script, state
 from common.run.cause import cause
 from common.run.progress import Display, describe
@@ -155,6 +156,7 @@ def _note(plan: Plan, stage: PlannedStage) -> str:
 
 def _run_command(plan: Plan, command: tuple[str, ...], log: Path, display: Display, stage: str) -> int:
     variables = {**os.environ, **{name: expand(value) for name, value in plan.environment.items()}}
+    variables[RUNNER_VARIABLE] = str(os.getpid())
     # The environment's own programs first: launchers look for plain `python`
     variables["PATH"] = os.pathsep.join([str(Path(command[0]).parent), variables.get("PATH", "")])
     with open(log, "ab") as output:
@@ -191,10 +193,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         child.kill()
         child.wait()
-
-
-def fresh(run: Path) -> None:
-    """Remove what an earlier run left, except the lock that we hold."""
-    for path in run.iterdir():
-        if not path.name.startswith(".lock"):
-            remove(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import yaml
 
 from common.environment import ROOT, light_spec
-from common.plan import Plan, PlannedStage
+from common.plan import VARIABLE, Plan, PlannedStage
 
 
 def render(plan: Plan) -> str:
@@ -17,14 +17,14 @@ def render(plan: Plan) -> str:
 
 def lines(plan: Plan) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
-    yield from (f"# {line}" for line in summary(plan))
+    yield from ("# " + line.replace("\n", "\n# ") for line in summary(plan))
+    for script in plan.platform.setup_scripts:
+        # Before `set -u`: vendors' scripts read variables that are not set
+        yield f"source {shlex.quote(script)}"
     yield "set -euo pipefail"
     yield ""
-    for script in plan.platform.setup_scripts:
-        yield f"source {shlex.quote(script)}"
     for name, value in plan.environment.items():
-        # Double quotes: ${PATH} in a value is to be expanded
-        yield f'export {name}="{value}"' if "${" in value else f"export {name}={shlex.quote(value)}"
+        yield f"export {name}={assigned(value)}"
     yield f"mkdir -p {quote(plan.run / 'train')}"
     yield f"cat > {quote(plan.config_file)} <<'END'"
     yield config_text(plan).rstrip("\n")
@@ -44,9 +44,17 @@ def stage_lines(plan: Plan, stage: PlannedStage) -> Iterator[str]:
         yield shlex.join(command)
     for name in stage.publishes:
         # A stage may leave a part out: model/ where merging is turned off
-        yield f"[ ! -e {partial}/{name} ] || mv {partial}/{name} {quote(plan.run / name)}"
+        made = quote(plan.run / f"{stage.name}.partial" / name)
+        yield f"[ ! -e {made} ] || mv {made} {quote(plan.run / name)}"
     if stage.name != "train":
         yield f"mv {partial} {quote(plan.run / stage.name)}"
+
+
+def assigned(value: str) -> str:
+    """`value` as bash reads it: ${NAME} is expanded, to nothing where it is not set; the rest stands as it is."""
+    pieces = VARIABLE.split(value)  # text and names in turn
+    quoted = (f'"${{{piece}-}}"' if index % 2 else shlex.quote(piece) for index, piece in enumerate(pieces) if piece)
+    return "".join(quoted) or "''"
 
 
 def quote(path: object) -> str:

@@ -25,6 +25,8 @@ MAY_GROW = ("train.max_steps", "train.num_train_epochs")
 @contextmanager
 def lock(run: Path, node_rank: int) -> Iterator[None]:
     """Hold the run directory for this node. Raises UserError when another run does."""
+    if run.exists() and not run.is_dir():
+        raise UserError("the output exists and is a file", file=run, hint="give another --output")
     run.mkdir(parents=True, exist_ok=True)
     file = run / f".lock-node{node_rank}"
     owner = run / f".lock-node{node_rank}.owner"
@@ -47,25 +49,38 @@ def lock(run: Path, node_rank: int) -> Iterator[None]:
         held.release()
 
 
+def refuse_foreign(run: Path) -> None:
+    """Raise UserError when somebody else made the directory: nothing in it is taken for ours, or removed."""
+    if not run.is_dir() or (run / PLAN).exists():
+        return
+    ours = (".lock", f"{PLAN}.partial")  # the latter is left when a run is killed at its very beginning
+    foreign = [path.name for path in run.iterdir() if not path.name.startswith(ours)]
+    if foreign:
+        raise UserError(
+            "the directory is not empty and was not made by this command",
+            file=run,
+            found=", ".join(sorted(foreign)[:5]),
+            hint="give another --output",
+        )
+
+
+def fresh(run: Path) -> None:
+    """Remove what an earlier run left, except the lock that we hold; the plan, which says whose it is, last."""
+    refuse_foreign(run)
+    for path in sorted(run.iterdir(), key=lambda path: path.name == PLAN):
+        if not path.name.startswith(".lock"):
+            remove(path)
+
+
 def check_same_plan(plan: Plan) -> None:
     """Raise UserError when the run directory holds a run of another plan, naming the changed keys."""
+    refuse_foreign(plan.run)
     file = plan.run / PLAN
     if not file.exists():
-        # Nothing that somebody else made is taken for ours, or overwritten
-        foreign = (
-            [path.name for path in plan.run.iterdir() if not path.name.startswith(".lock")] if plan.run.exists() else []
-        )
-        if foreign:
-            raise UserError(
-                "the directory is not empty and was not made by this command",
-                file=plan.run,
-                found=", ".join(sorted(foreign)[:5]),
-                hint="give another --output, or --fresh to remove what is there",
-            )
         return
     try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))["identity"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        before = dict(yaml.safe_load(file.read_text(encoding="utf-8"))["identity"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise UserError(
             "is not a plan of a run", file=file, hint="give another --output, or --fresh to start over"
         ) from None
