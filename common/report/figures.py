@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import pydantic
+
 from common.schema import Strict
 
 
-class Stage(Strict):
+class _Figures(Strict):
+    """Training that diverged has figures, too: losses that are not numbers."""
+
+    model_config = pydantic.ConfigDict(allow_inf_nan=True)
+
+
+class Stage(_Figures):
     name: str
     done: bool
     seconds: float | None
     """Of its last start: a resumed training counts from where it was resumed."""
 
 
-class Batch(Strict):
+class Batch(_Figures):
     """The arithmetic of one optimizer step, in rows."""
 
     micro_batch_size: int
@@ -23,7 +31,7 @@ class Batch(Strict):
     global_batch_size: int
 
 
-class Hardware(Strict):
+class Hardware(_Figures):
     devices: int
     unit: Literal["device", "process"]
     """What a device is: on a platform without devices of its own, a process."""
@@ -33,7 +41,7 @@ class Hardware(Strict):
     cards: int | None
 
 
-class Rate(Strict):
+class Rate(_Figures):
     """Something a second, on all devices together, on one device, and on one card."""
 
     total: float
@@ -41,7 +49,7 @@ class Rate(Strict):
     per_card: float | None
 
 
-class Mfu(Strict):
+class Mfu(_Figures):
     """Model FLOPs utilization of tokens that are not padding; the formula: common/report/flops.py."""
 
     value: float
@@ -54,7 +62,7 @@ class Mfu(Strict):
     peak_measured: bool
 
 
-class Throughput(Strict):
+class Throughput(_Figures):
     steps_left_out: int
     """The first steps, in which everything warms up."""
     steps_counted: int
@@ -65,7 +73,7 @@ class Throughput(Strict):
     mfu: Mfu | None
 
 
-class Training(Strict):
+class Training(_Figures):
     steps: int
     first_step: int
     last_step: int
@@ -85,7 +93,7 @@ class Training(Strict):
     """None where no step is left after the warm-up."""
 
 
-class Evaluation(Strict):
+class Evaluation(_Figures):
     """As in evaluation.json."""
 
     task: str
@@ -98,7 +106,7 @@ class Evaluation(Strict):
     samples: list[dict[str, Any]]
 
 
-class Split(Strict):
+class Split(_Figures):
     """What became of the records of the training or the held-out data."""
 
     name: str
@@ -112,7 +120,7 @@ class Split(Strict):
     dropped: dict[str, int]
 
 
-class Comparison(Strict):
+class Comparison(_Figures):
     """A result that recipe.yaml states, beside this run's where it has the same metric."""
 
     what: str
@@ -124,7 +132,7 @@ class Comparison(Strict):
     this_run: float | None
 
 
-class Model(Strict):
+class Model(_Figures):
     name: str | None
     parameters: int | None
     trained_parameters: int | None
@@ -134,7 +142,7 @@ class Model(Strict):
     merged: str | None
 
 
-class Provenance(Strict):
+class Provenance(_Figures):
     machine: dict[str, Any]
     commit: str | None
     versions: dict[str, str]
@@ -142,7 +150,7 @@ class Provenance(Strict):
     environment: dict[str, str]
 
 
-class Report(Strict):
+class Report(_Figures):
     version: Literal[1] = 1
     recipe: str
     summary: str | None

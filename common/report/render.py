@@ -16,6 +16,7 @@ from common.files import write_text
 from common.report import plots, text
 from common.report.figures import Evaluation, Rate, Report
 from common.report.reading import Row
+from common.report.summary import SMOKE
 
 TEMPLATES = Path(__file__).parent / "templates"
 SPLIT_NAMES = {"train": "training", "eval": "held out"}
@@ -98,6 +99,7 @@ def _content(report: Report) -> dict[str, Any]:
         ],
         "data_options": _flat(report.data_options),
         "results": results(report),
+        "results_say": results_say(report),
         "provenance": provenance(report),
         "settings": _yaml(report.settings),
         "config": _yaml(report.config),
@@ -283,6 +285,12 @@ def results(report: Report) -> Table:
         for each in report.results
     ]
     return Table(("What", "Metric", "Published", "On", "Source", "This run"), rows)
+
+
+def results_say(report: Report) -> str:
+    """What the table of published figures compares."""
+    says = "Theirs, from the source named, beside this run's where the metric is the same."
+    return says + (" A smoke run's are not comparable with them." if report.preset == SMOKE else "")
 
 
 def provenance(report: Report) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SYSTEM, Ask
+from asked_run import SYSTEM, Ask
 
 from common.errors import UserError
 from common.evaluation import generate, subject

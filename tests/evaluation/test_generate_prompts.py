@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CONVERSATIONS, messages, prepared
+from asked_run import CONVERSATIONS, messages, prepared
 from hypothesis import given
 from hypothesis import strategies as st
 

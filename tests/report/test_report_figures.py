@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import STEPS, write_metrics
+from built_run import STEPS, write_metrics
 from hypothesis import given
 from hypothesis import strategies as st
 

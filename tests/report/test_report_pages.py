@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ATTACK
+from built_run import ATTACK
 
 from common import environment
 from common.report.reading import read
