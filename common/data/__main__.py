@@ -1,5 +1,10 @@
 """`python -m common.data prepare | convert | inspect`."""
 
+from common.environment import enter_light
+
+if __name__ == "__main__":
+    enter_light()
+
 from common.cli import call
 from common.data.commands import app
 

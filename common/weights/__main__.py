@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from common.environment import enter_light
+
+if __name__ == "__main__":
+    enter_light()
+
 import json
 import sys
 from pathlib import Path

@@ -74,7 +74,9 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(config["model"]["path"])
     data = Path(config["data"]["path"])
     rows = load_from_disk(str(data / "eval"))
-    prompts = [json.loads(line) for line in (data / "eval" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts = []
+    if (file := data / "eval" / "prompts.jsonl").exists():  # not there with evaluate.prompts=0
+        prompts = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     end_id = json.loads((data / "meta.json").read_text(encoding="utf-8"))["end_of_answer_id"]
     section = config["evaluate"]
 

@@ -164,8 +164,10 @@ def main() -> None:
         raise RunError("there is no complete checkpoint to export", file=config["sft"]["output_dir"])
     adapter = arguments.output / "adapter"
     adapter.mkdir(parents=True)
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        shutil.copyfile(checkpoint.folder / name, adapter / name)
+    shutil.copyfile(checkpoint.folder / "adapter_model.safetensors", adapter / "adapter_model.safetensors")
+    description = json.loads((checkpoint.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    description["target_modules"] = sorted(description["target_modules"])  # PEFT writes a set, in any order
+    (adapter / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER_FILES:
         if (source := Path(config["model"]["path"]) / name).exists():
             shutil.copyfile(source, adapter / name)
