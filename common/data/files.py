@@ -24,6 +24,12 @@ _ARROW_STREAM = b"\xff\xff\xff\xff"
 # {"data": [...]}, as SQuAD's files are.
 WRAPPED_ARRAY = re.compile(rb'\s*\{\s*(?:"version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[')
 
+# What a file's name says of its split, as the hub's data sets are named: data/train-00000-of-00001.parquet.
+_SPLIT = re.compile(r"(?:^|[/_.-])(train|test|validation|valid|val|dev|eval)(?=[/_.-]|$)")
+
+# Descriptions of a data set that lie beside its data.
+_NO_DATA = ("dataset_infos.json", "dataset_info.json", "state.json", "meta.json", "rejects.jsonl", "prompts.jsonl")
+
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow", ".txt", ".tokens", ".raw")
 
 
@@ -79,13 +85,17 @@ def _zstandard_blocks(path: Path, size: int) -> Iterator[bytes]:
 def find(location: str | Path) -> list[Path]:
     """The files that a file name, a glob or a directory stands for, sorted; a `datasets` folder gives its Arrow files.
 
-    Raises UserError when there is none.
+    DIRECTORY@SPLIT takes only the files of one split. Raises UserError when there is none, and for a
+    directory of several splits without a choice: test data must not slip into training.
     """
     path = Path(location)
     if path.is_dir():
-        return _in_directory(path)
+        return _in_directory(path, None)
     if path.is_file():
         return [path]
+    base, at, split = str(location).rpartition("@")
+    if at and Path(base).is_dir():
+        return _in_directory(Path(base), split)
     if any(character in str(location) for character in "*?["):
         names = glob.glob(str(location), recursive=True)  # noqa: PTH207 (pathlib takes no absolute pattern)
         found = sorted(Path(name) for name in names if Path(name).is_file())
@@ -94,20 +104,37 @@ def find(location: str | Path) -> list[Path]:
     raise UserError("no such file", file=path, expected="a file, a glob or a directory")
 
 
-def _in_directory(path: Path) -> list[Path]:
+def _in_directory(path: Path, split: str | None) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
-        if "train" not in splits:
-            names = ", ".join(str(path / str(split)) for split in splits)
-            raise UserError("the folder holds several datasets", file=path, found=names, hint="name one of them")
-        path = path / "train"
+        named = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+        path = path / _choose([str(name) for name in named], split, path)
     if (path / "state.json").is_file():
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         return [path / str(entry["filename"]) for entry in state.get("_data_files", [])]
-    found = sorted(p for p in path.rglob("*") if p.is_file() and any(suffix in SUFFIXES for suffix in p.suffixes))
+    found = [
+        p
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name not in _NO_DATA and any(suffix in SUFFIXES for suffix in p.suffixes)
+    ]
     if not found:
         raise UserError("the directory holds no data file", file=path, expected="files named " + ", ".join(SUFFIXES))
-    return found
+    split_of = {p: _SPLIT.findall(p.relative_to(path).as_posix()) for p in found}
+    splits = sorted({names[-1] for names in split_of.values() if names})
+    if split is None and len(splits) < 2:
+        return found
+    chosen = _choose(splits, split, path)
+    return [p for p, names in split_of.items() if names and names[-1] == chosen]
+
+
+def _choose(splits: list[str], split: str | None, path: Path) -> str:
+    if split in splits:
+        return str(split)
+    if split is None:
+        found, hint = ", ".join(splits), f"choose one of them: {path}@{splits[0]}"
+        raise UserError("the directory holds several splits", file=path, found=found, hint=hint)
+    raise UserError(
+        "the directory has no such split", file=path, found=split, expected=", ".join(splits) or "no splits"
+    )
 
 
 def recognise(path: Path) -> InputFile:

@@ -63,14 +63,18 @@ def probe(path: str | Path, source: str = "auto", columns: Mapping[str, str] | N
 
 
 def local(location: str) -> Path | str:
-    """`location` itself where it is a file, a glob or a directory, else the folder that a hub id is fetched into."""
-    if Path(location).exists() or any(c in location for c in "*?[") or not _HUB_ID.fullmatch(location):
+    """`location` itself where it is a file, a glob or a directory, else the folder that a hub id is fetched into.
+
+    A split may follow, as in HuggingFaceH4/no_robots@train; it follows the folder, too.
+    """
+    name, at, split = location.partition("@")
+    if Path(location).exists() or any(c in location for c in "*?[") or not _HUB_ID.fullmatch(name):
         return location
-    if location.startswith((".", "/")) or Path(location).parts[0] in (".", "..") or Path(location).parent.is_dir():
+    if Path(name).exists() or name.startswith(".") or Path(name).parent.is_dir():
         return location
     hub = importlib.import_module("common.weights.hub")
-    fetched: Path = hub.fetch(location, kind="dataset")
-    return fetched
+    fetched: Path = hub.fetch(name, kind="dataset")
+    return f"{fetched}{at}{split}"
 
 
 def _first_record(file: InputFile) -> dict[str, Any] | None:

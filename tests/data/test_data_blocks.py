@@ -132,8 +132,32 @@ def test_what_a_name_stands_for(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     assert [p.name for p in files.find(tmp_path)] == ["a.jsonl", "b.jsonl", "c.json.gz"]
     assert [p.name for p in files.find(f"{tmp_path}/*.jsonl")] == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    assert len(files.find(tmp_path)) == 3
     with pytest.raises(UserError, match="no such file"):
         files.find(tmp_path / "d.jsonl")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no data file"):
         files.find(tmp_path / "empty")
+
+
+def test_splits_are_never_mixed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train_sft-00000-of-00002", "train_sft-00001-of-00002", "test_sft-00000-of-00001"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="several splits"):
+        files.find(tmp_path)
+    assert [p.name[:15] for p in files.find(f"{tmp_path}@train")] == ["train_sft-00000", "train_sft-00001"]
+    assert [p.name[:8] for p in files.find(f"{tmp_path}@test")] == ["test_sft"]
+    with pytest.raises(UserError, match="test, train"):
+        files.find(f"{tmp_path}@dev")
+
+
+def test_a_saved_dataset_gives_one_split(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    part = datasets.Dataset.from_list([{"text": "a"}, {"text": "b"}])
+    datasets.DatasetDict(train=part, test=part.select([0])).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(UserError, match="several splits"):
+        files.find(tmp_path / "d")
+    (only,) = files.find(f"{tmp_path / 'd'}@test")
+    assert [len(block.table or []) for block in read(only, 100)] == [1]

@@ -87,6 +87,14 @@ def test_alpacas_prompts() -> None:
     )
 
 
+def test_an_input_of_white_space_is_an_input() -> None:
+    """The public rule: only "" (or no input at all) is empty."""
+    for extra in (" ", "\n", "\u3000"):
+        found = both_ways(layouts.Alpaca(), [{"instruction": "a", "input": extra, "output": "o"}])
+        assert found == [[(USER, layouts.alpaca_prompt("a", extra)), (ASSISTANT, "o")]]
+        assert "### Input:" in found[0][0][1]
+
+
 def test_squad_gives_one_conversation_a_question() -> None:
     article = {
         "title": "T",
