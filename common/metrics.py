@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.errors import UserError
+
 # What a row holds. All counts and sums are over all ranks and micro-batches of the step.
 FIELDS = {
     "step": "optimizer steps done, from 1",
@@ -48,13 +50,18 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, [] where there is none. A last line that was cut by a kill is left out."""
+    """The rows of metrics.jsonl, [] where there is none.
+
+    A last line that a kill has cut is left out. Raises UserError for any other line that is broken.
+    """
     if not path.exists():
         return []
+    lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if number < len(lines):
+                raise UserError("is not a row of metrics", file=path, line=number, found=line[:80]) from None
     return rows

@@ -31,7 +31,7 @@ def run(
         ),
     ] = None,
     platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run directory. [default: runs/RECIPE/PRESET]")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/RECIPE/PRESET")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command as a script and stop.")] = False,
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage only, again if it is done.")] = None,
     from_: Annotated[
