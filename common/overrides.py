@@ -63,7 +63,8 @@ def apply_settings(stated: dict[str, dict[str, Any]], changes: dict[str, Any]) -
         known = [f"{section}.{each}" for each in merged.get(section, {})]
         if key not in known:
             everywhere = [f"{part}.{each}" for part, values in merged.items() for each in values]
-            hint = did_you_mean(key, known) or did_you_mean(key, everywhere)
+            same_name = [each for each in everywhere if each.partition(".")[2] == name]
+            hint = did_you_mean(key, same_name or known) or did_you_mean(key, everywhere)
             raise UserError(
                 f"--set {key}: this recipe has no such key",
                 expected=None if hint else ", ".join(known) or "nothing",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PREFIX = re.compile(r"^\[(?:rank|default)\d+\]: ?")  # torch's, and torchrun's where it redirects
+PREFIX = re.compile(r"^(?:\[rank\d+\]: |\[default\d+\]:)")  # torch's, and torchrun's where it redirects
 OURS = re.compile(r"error: (?P<text>.*)")
-EXCEPTION = re.compile(r"(?P<text>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)")
+EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*")
+TRACEBACK = "Traceback (most recent call last):"
+AFTER_TRACEBACK = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:: .*)?")  # not every exception says so in its name
 # What a launcher adds when one of its processes has failed already
 CONSEQUENCES = (
     "ChildFailedError",
@@ -31,13 +33,25 @@ def cause(log: Path, start: int, exit_status: int) -> str:
     for index, line in enumerate(text):
         if match := OURS.fullmatch(line):
             return "\n".join([match["text"], *_indented(text[index + 1 :])])
-    exceptions = [match["text"] for line in text if (match := EXCEPTION.fullmatch(line.strip()))]
+    exceptions = _exceptions(text)
     for exception in exceptions:
         if not any(word in exception for word in CONSEQUENCES):
             return exception
     if exit_status in (-9, 137) or any("exitcode: -9" in re.sub(r"\s+", " ", line).replace(" :", ":") for line in text):
         return "a process was killed from outside (signal 9), most likely because the memory ran out"
     return exceptions[0] if exceptions else f"it ended with exit status {exit_status}"
+
+
+def _exceptions(lines: list[str]) -> list[str]:
+    found = []
+    within = False
+    for line in lines:
+        if line == TRACEBACK:
+            within = True
+        elif EXCEPTION.fullmatch(line.strip()) or (within and AFTER_TRACEBACK.fullmatch(line)):
+            found.append(line.strip())
+            within = False
+    return found
 
 
 def _indented(lines: list[str]) -> list[str]:
