@@ -40,6 +40,12 @@ def test_bf16_is_the_nearest_value_and_the_even_one_of_two(value: float) -> None
     assert to_bf16(value) == nearest
 
 
+@given(st.integers(0, 0x7F7E))
+def test_half_way_between_two_values_goes_to_the_even_one(bits: int) -> None:
+    value = np.array([bits << 16 | 0x8000], np.uint32).view(np.float32)
+    assert int(cast(value, FP32, BF16)[0]) == bits + bits % 2
+
+
 @given(st.integers(0x7F800001, 0x7FFFFFFF) | st.integers(0xFF800001, 0xFFFFFFFF))
 def test_a_nan_stays_a_nan_of_its_sign(bits: int) -> None:
     values = np.array([bits], np.uint32).view(np.float32)
