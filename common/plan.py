@@ -110,6 +110,7 @@ class Plan:
 
 def make(request: Request) -> Plan:
     """Resolve `request`. Touches nothing. Raises UserError for everything that cannot be as asked."""
+    _need_utf8(request)
     recipe, _ = recipes.read(request.recipe)
     if request.preset not in recipe.presets:
         hint = did_you_mean(request.preset, recipe.presets)
@@ -154,6 +155,14 @@ def make(request: Request) -> Plan:
         spec=spec,
         identity=identity,
     )
+
+
+def _need_utf8(request: Request) -> None:
+    """Paths and values go to YAML and JSON files, which hold no other bytes."""
+    given = {"--output": request.output, "--model": request.model, "--data": request.data}
+    for option, value in [*given.items(), *(("--set", each) for each in request.assignments)]:
+        if value is not None and re.search(r"[\ud800-\udfff]", str(value)):
+            raise UserError(f"{option} is not UTF-8", found=ascii(str(value)))
 
 
 def environment_spec(folder: Path, recipe: Recipe, platform_id: str) -> Spec:
