@@ -6,6 +6,7 @@ numpy has no bfloat16: its values are handled as their bits, in uint16 arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,19 +59,36 @@ def cast(values: Array, source: DType, target: DType) -> Array:
     """
     if source is target:
         return values
-    wide = _to_fp32(values, source)
-    if target is FP32:
-        return wide
+    if source.itemsize == target.itemsize == 2:
+        # 65,536 values in all: looking them up takes less than half the time of computing them.
+        result: Array = _table(source.name, target.name)[values.view(np.uint16)]
+    else:
+        wide = _to_fp32(values, source)
+        result = wide if target is FP32 else _narrow(wide, target)
+    if target is FP16 and np.isinf(result).any():
+        _refuse_overflow(_to_fp32(values, source), result)
+    return result
+
+
+def _narrow(wide: Array, target: DType) -> Array:
     if target is BF16:
         return _fp32_to_bf16(wide)
     with np.errstate(over="ignore"):
-        narrow = wide.astype(FP16.numpy)
-    if np.isinf(narrow).any() and np.isinf(narrow).sum() != np.isinf(wide).sum():
-        worst = float(np.abs(wide[np.isfinite(wide)]).max())
-        raise UserError(
-            "a value does not fit into fp16", found=worst, expected="at most 65504", hint="use bf16 or fp32"
-        )
-    return narrow
+        return wide.astype(FP16.numpy)
+
+
+@cache
+def _table(source: str, target: str) -> Array:
+    """What each 16-bit pattern of one type is in another of 16 bits."""
+    every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(DTYPES[source].numpy)
+    return _narrow(_to_fp32(every, DTYPES[source]), DTYPES[target])
+
+
+def _refuse_overflow(wide: Array, narrow: Array) -> None:
+    lost = np.abs(wide[np.isinf(narrow) & np.isfinite(wide)])
+    if lost.size:
+        hint = "use bf16 or fp32"
+        raise UserError("a value does not fit into fp16", found=float(lost.max()), expected="at most 65504", hint=hint)
 
 
 def _to_fp32(values: Array, source: DType) -> Array:

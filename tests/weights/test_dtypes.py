@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.weights.dtypes import BF16, FP16, FP32, by_name, cast
+from common.weights.dtypes import BF16, FP16, FP32, DType, by_name, cast
 
 
 def as_bits(value: float) -> int:
@@ -78,3 +78,12 @@ def test_an_infinity_that_was_there_before_is_no_overflow() -> None:
 def test_an_unknown_dtype_names_the_nearest() -> None:
     with pytest.raises(UserError, match="bf16"):
         by_name("bp16")
+
+
+@pytest.mark.parametrize(("source", "target"), [(BF16, FP16), (FP16, BF16)])
+def test_all_65536_values_between_the_16_bit_types(source: DType, target: DType) -> None:
+    every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(source.numpy)
+    wide = cast(every, source, FP32)
+    fits = np.isnan(wide) | np.isinf(wide) | (np.abs(wide) < 65520)
+    expected = cast(wide[fits], FP32, target)
+    assert np.array_equal(cast(every[fits], source, target).view(np.uint16), expected.view(np.uint16))
