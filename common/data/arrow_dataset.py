@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from common.data.packing import PackedRows
+from common.data.records import arrow
 from common.data.row_writer import RowWriter
 from common.files import write_json
 
@@ -39,9 +40,9 @@ class ArrowWriter(RowWriter):
         for start in range(0, len(rows), _BATCH_ROWS):
             offsets = rows.offsets[start : start + _BATCH_ROWS + 1]
             a, b = int(offsets[0]), int(offsets[-1])
-            ends = pa.array((offsets - a).astype(np.int32))
+            ends = arrow((offsets - a).astype(np.int32))
             parts = (rows.ids[a:b], rows.labels[a:b], rows.positions[a:b])
-            lists = [pa.ListArray.from_arrays(ends, pa.array(np.ascontiguousarray(part))) for part in parts]
+            lists = [pa.ListArray.from_arrays(ends, arrow(part)) for part in parts]
             self._current().write_batch(pa.record_batch(lists, schema=_SCHEMA))
             self._digest.update(parts[0][:64].tobytes())
         self.count(rows)

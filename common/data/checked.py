@@ -7,12 +7,11 @@ from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from common.data.blocks import Block
 from common.data.layouts import Layout
 from common.data.parse import Parsed, parse
-from common.data.records import SYSTEM, Batch, Problem, check
+from common.data.records import SYSTEM, Batch, Problem, arrow, check
 from common.data.rejects import Counts, Reject
 from common.errors import UserError
 
@@ -115,4 +114,4 @@ def without_last_question(batch: Batch, odd: npt.NDArray[np.bool_]) -> tuple[Bat
     keep = np.ones(len(batch.roles), dtype=np.bool_)
     keep[batch.offsets[1:][shorter] - 1] = False
     offsets = np.concatenate(([0], np.cumsum(lengths - shorter)))
-    return Batch(batch.texts.filter(pa.array(keep)), batch.roles[keep], offsets, batch.source), alone
+    return Batch(batch.texts.filter(arrow(keep)), batch.roles[keep], offsets, batch.source), alone

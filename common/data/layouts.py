@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.data.records import ASSISTANT, DOCUMENT, ROLES, USER, Batch, documents, pairs
+from common.data.records import ASSISTANT, DOCUMENT, ROLES, USER, Batch, documents, integers, pairs
 from common.errors import did_you_mean
 
 # Stanford Alpaca's prompts, with and without an input.
@@ -217,7 +217,7 @@ class Messages(Layout):
         if any(name not in ROLES for name in names):
             return None
         codes = np.array([ROLES[name] for name in names], dtype=np.uint8)
-        roles = codes[coded.indices.to_numpy()] if len(coded) else np.zeros(0, dtype=np.uint8)
+        roles = codes[integers(coded.indices)] if len(coded) else np.zeros(0, dtype=np.uint8)
         return Batch(content, roles, offsets, np.arange(len(table)))
 
     def record(self, value: Mapping[str, Any]) -> list[Turns]:
@@ -389,7 +389,7 @@ def _list_of_structs(table: pa.RecordBatch, name: str) -> tuple[Any, pa.StructAr
         return None
     if not pa.types.is_struct(kind.value_type):
         return None
-    offsets = column.offsets.to_numpy().astype(np.int64)
+    offsets = integers(column.offsets)
     values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
     return (offsets - offsets[0], values) if values.null_count == 0 else None
 

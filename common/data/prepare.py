@@ -53,9 +53,9 @@ def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any
         eval_probe = sources.probe(sources.local(options.eval_input), options.source, options.columns)
     tokenizer = load(options.tokenizer)
     template = templates.get(options.template)
-    renderer = Renderer(template, tokenizer, loss_on=options.loss_on)
     if input_bytes(train.files) > _LARGE_INPUT or any(p.suffix in (".gz", ".zst", ".parquet") for p in train.files):
-        tokenizer.prepare_large()
+        tokenizer.prepare_large()  # before anything is encoded, so that the small engine is not loaded as well
+    renderer = Renderer(template, tokenizer, loss_on=options.loss_on)
     with whole_directory(options.output) as folder:
         run = _Run(options, tokenizer, renderer, folder, progress or (lambda read, tokens: None))
         meta = run.carry_out(train, eval_probe)

@@ -54,7 +54,7 @@ class Batch:
         lengths = np.diff(self.offsets)
         turns = np.repeat(keep, lengths)
         offsets = np.concatenate(([0], np.cumsum(lengths[keep])))
-        return Batch(self.texts.filter(pa.array(turns)), self.roles[turns], offsets, self.source[keep])
+        return Batch(self.texts.filter(arrow(turns)), self.roles[turns], offsets, self.source[keep])
 
     def with_system(self, text: str) -> Batch:
         """The same with a system turn `text` put before each conversation that has none."""
@@ -69,16 +69,40 @@ class Batch:
         own = np.ones(offsets[-1], dtype=np.bool_)
         own[offsets[:-1][lacking]] = False
         order[own] = np.arange(count)
-        texts = pa.concat_arrays([self.texts, pa.array([text], pa.string())]).take(pa.array(order))
+        texts = pa.concat_arrays([self.texts, string(text)]).take(arrow(order))
         roles = np.append(self.roles, np.uint8(SYSTEM))[order]
         return Batch(texts, roles, offsets, self.source)
+
+
+def arrow(values: npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.bool_]) -> pa.Array:
+    """The same values as an Arrow array. pa.array would import pandas first: half a second and 40 MB for nothing."""
+    if values.dtype == np.bool_:
+        packed = pa.py_buffer(np.packbits(values, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, packed])
+    kind = pa.int32() if values.dtype == np.int32 else pa.int64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def string(text: str) -> pa.StringArray:
+    """An array of this one text."""
+    data = text.encode()
+    offsets = pa.py_buffer(np.array([0, len(data)], dtype=np.int32))
+    return pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(data)])
+
+
+def integers(array: pa.Array) -> npt.NDArray[np.int64]:
+    """An int32 or int64 array without nulls as int64; to_numpy would import pandas, as `arrow` says."""
+    if not len(array):
+        return np.zeros(0, dtype=np.int64)
+    kind = np.int32 if pa.types.is_int32(array.type) else np.int64
+    return np.frombuffer(array.buffers()[1], dtype=kind)[array.offset : array.offset + len(array)].astype(np.int64)
 
 
 def pairs(first: pa.StringArray, second: pa.StringArray) -> Batch:
     """Conversations of one question (`first`) and one answer (`second`) each."""
     rows = len(first)
     order = np.arange(2 * rows).reshape(2, rows).T.ravel()
-    texts = pa.concat_arrays([first, second]).take(pa.array(order))
+    texts = pa.concat_arrays([first, second]).take(arrow(order))
     roles = np.tile(np.array([USER, ASSISTANT], dtype=np.uint8), rows)
     return Batch(texts, roles, np.arange(0, 2 * rows + 1, 2), np.arange(rows))
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.data.records import ASSISTANT, DOCUMENT, SYSTEM, USER, Batch, string_buffers
+from common.data.records import ASSISTANT, DOCUMENT, SYSTEM, USER, Batch, arrow, string, string_buffers
 from common.data.templates import Content, Piece, Special, Template
 from common.errors import UserError
 from common.tokenizer import Tokenizer
@@ -162,12 +162,12 @@ class Renderer:
             turns = np.flatnonzero(roles == role)
             if not len(turns) or not pieces:
                 continue
-            content = batch.texts if len(turns) == len(roles) else batch.texts.take(pa.array(turns))
+            content = batch.texts if len(turns) == len(roles) else batch.texts.take(arrow(turns))
             for place, slot in enumerate(pieces):
                 at = slots[turns] + place
                 trained[at] = slot.loss
                 if slot.content is not None:
-                    lead = leads.take(pa.array(turns)) if leads is not None and role == FIRST_USER else None
+                    lead = leads.take(arrow(turns)) if leads is not None and role == FIRST_USER else None
                     texts.append(_text(slot.content, content, lead))
                     kind[at] = True
                     number[at] = np.arange(count, count + len(turns))
@@ -189,7 +189,7 @@ class Renderer:
         texts: list[pa.StringArray],
         parallel: bool | None,
     ) -> TokenRows:
-        _, text_offsets, data = string_buffers(pa.concat_arrays(texts) if texts else pa.array([], pa.string()))
+        _, text_offsets, data = string_buffers(pa.concat_arrays(texts) if texts else pa.nulls(0, pa.string()))
         encoded = self.tokenizer.encode_utf8(data, text_offsets, parallel=parallel)
         pool = np.concatenate([*constants, encoded.ids])
         constant_lengths = np.array([len(c) for c in constants])
@@ -245,8 +245,9 @@ class Renderer:
 def _text(piece: Content, content: pa.StringArray, lead: pa.StringArray | None) -> pa.StringArray:
     if piece.strip:
         content = pc.utf8_trim_whitespace(content)
+    before, after, nothing = string(piece.before)[0], string(piece.after)[0], string("")[0]
     if lead is not None:
-        return pc.binary_join_element_wise(lead, piece.before, content, piece.after, "")
+        return pc.binary_join_element_wise(lead, before, content, after, nothing)
     if piece.before or piece.after:
-        return pc.binary_join_element_wise(piece.before, content, piece.after, "")
+        return pc.binary_join_element_wise(before, content, after, nothing)
     return content
