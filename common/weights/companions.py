@@ -68,15 +68,16 @@ def resolve(source: Source, tokenizer: Path | None, kind: str | None) -> LlamaCo
     embedding row of <|eot_id|> does, unless `kind` is given. A model with a config.json is left as it is.
     """
     place = tokenizer or source.folder
-    if (source.folder / CONFIG_FILE).is_file() and kind is None:
-        return source.config
-    if tokenizer is None and not any((source.folder / name).is_file() for name in tokenizer_files.NAMES):
+    settled = (source.folder / CONFIG_FILE).is_file() and kind is None
+    if tokenizer is None and (settled or not any((source.folder / name).is_file() for name in tokenizer_files.NAMES)):
         return source.config
     vocabulary = tokenizers.load(place)
     if vocabulary.vocabulary_size > source.config.vocab_size:
         expected = f"at most vocab_size, {source.config.vocab_size}"
         found = vocabulary.vocabulary_size
         raise UserError("the tokenizer has more ids than the model", file=place, found=found, expected=expected)
+    if settled:
+        return source.config
     if kind is None:
         end = vocabulary.special_id(END_OF_TURN)
         kind = tokenizer_files.BASE if rows_untrained(source, [end]) else tokenizer_files.INSTRUCT
