@@ -1,6 +1,6 @@
 """How every command line of the project ends: one clear message, the right exit status.
 
-Standard library only: recipes' environments import this too.
+Standard library only, but for `call_app`: recipes' environments import this too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from common.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    import typer
 
 TRACEBACK_VARIABLE = "LLAMA3_RECIPES_TRACEBACK"
 
@@ -44,16 +48,41 @@ def call(main: Callable[[], object]) -> int:
         return _complain(str(interrupt) or "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         return _reader_has_gone()
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # typer ends the program itself, with status 1
-            return _reader_has_gone()
-        raise
     except OSError as error:
         if error.filename is None:
             _drop_output()  # what standard output did not take would fail again when Python ends
         problem, code, hint = _OS_ERRORS.get(error.errno or 0, (error.strerror or str(error), EXIT_FAILED, None))
         where = f"{error.filename}: " if error.filename else ""
         return _complain(where + problem + (f"\n  to do:    {hint}" if hint else ""), code)
+    return status if isinstance(status, int) else 0
+
+
+def call_app(app: typer.Typer) -> int:
+    """`call` for a typer application; a wrong option is one message, too.
+
+    The application's own main is left out: it keeps Ctrl-C and what it says from the caller.
+    """
+    return call(lambda: _invoke(app))
+
+
+def _invoke(app: typer.Typer) -> int:
+    import typer
+
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    name = f"python -m {module.parent}" if module else os.path.basename(sys.argv[0])  # noqa: PTH119
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(name, sys.argv[1:]) as context:
+            status = command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # click's own errors of usage, without depending on which click typer brings
+        if not hasattr(error, "format_message"):
+            raise
+        raise UserError(error.format_message() or "a command is missing", hint="see --help") from None
     return status if isinstance(status, int) else 0
 
 

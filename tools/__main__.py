@@ -13,7 +13,7 @@ from typing import Annotated  # noqa: E402
 import typer  # noqa: E402
 
 from common import cli  # noqa: E402
-from common.errors import EXIT_FAILED, EXIT_USAGE, UserError, did_you_mean  # noqa: E402
+from common.errors import EXIT_FAILED, UserError, did_you_mean  # noqa: E402
 from tools import listing  # noqa: E402
 from tools.generated import documents  # noqa: E402
 from tools.lint import run  # noqa: E402
@@ -96,21 +96,5 @@ def say(written: list[Path]) -> None:
         print("everything was up to date", file=sys.stderr)
 
 
-def main() -> int:
-    try:
-        status = app(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        # click's own errors of usage, without depending on which click typer brings
-        if hasattr(error, "format_message"):
-            print(f"error: {error.format_message()}\n  to do:    see --help", file=sys.stderr)
-            return EXIT_USAGE
-        raise
-    return status if isinstance(status, int) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(cli.call(main))
+    sys.exit(cli.call_app(app))

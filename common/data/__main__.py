@@ -5,8 +5,8 @@ from common.environment import enter_light
 if __name__ == "__main__":
     enter_light()
 
-from common.cli import call
+from common.cli import call_app
 from common.data.commands import app
 
 if __name__ == "__main__":
-    raise SystemExit(call(app))
+    raise SystemExit(call_app(app))

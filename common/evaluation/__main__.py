@@ -21,7 +21,7 @@ enter_light()  # prompts are rendered there, as training data are; the framework
 import typer  # noqa: E402
 
 from common import cli  # noqa: E402
-from common.errors import EXIT_USAGE, UserError  # noqa: E402
+from common.errors import UserError  # noqa: E402
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="What a model answers."
@@ -96,19 +96,5 @@ def generate(
                 console.print(f"(cut at {each.tokens} tokens: --max-new-tokens)", style="dim", markup=False)
 
 
-def main() -> int:
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        # click's own errors of usage, without depending on which click typer brings
-        if hasattr(error, "format_message"):
-            print(f"error: {error.format_message() or 'a command is missing'}\n  to do:    see --help", file=sys.stderr)
-            return EXIT_USAGE
-        raise
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(cli.call(main))
+    sys.exit(cli.call_app(app))

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from common import cli
-from common.errors import EXIT_USAGE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,19 +25,5 @@ def report(
     render.write(summary.summarize(found), found.rows, output)
 
 
-def main() -> int:
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        # click's own errors of usage, without depending on which click typer brings
-        if hasattr(error, "format_message"):
-            print(f"error: {error.format_message()}\n  to do:    see --help", file=sys.stderr)
-            return EXIT_USAGE
-        raise
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(cli.call(main))
+    sys.exit(cli.call_app(app))

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from common import cli, doctor, hardware, plan, recipe
-from common.errors import EXIT_USAGE, UserError
+from common.errors import UserError
 from common.run import script, state
 from common.run.runner import Selection, carry_out
 
@@ -90,21 +90,5 @@ def _without_fresh(arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if argument != "--fresh"]
 
 
-def main() -> int:
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        # click's own errors of usage, without depending on which click typer brings
-        if hasattr(error, "format_message"):
-            print(f"error: {error.format_message()}\n  to do:    see --help", file=sys.stderr)
-            return EXIT_USAGE
-        raise
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(cli.call(main))
+    sys.exit(cli.call_app(app))

@@ -143,4 +143,4 @@ def _open(path: Path, config: Path | None, base: Path | None) -> Source:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.call(app))
+    sys.exit(cli.call_app(app))
