@@ -11,6 +11,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)  # opened here: between fork and exec nothing may be loaded
 RUNNER_VARIABLE = "LLAMA3_RECIPES_RUNNER"  # the process id of the run that started this, set by common.run
 
 
@@ -23,7 +24,7 @@ def die_with_parent() -> None:
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have ended before we asked; where a run started us, it ended with the run
     runner = os.environ.get(RUNNER_VARIABLE)
     if runner and not os.path.exists(f"/proc/{runner}"):  # noqa: PTH110 - before anything slow is imported

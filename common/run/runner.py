@@ -16,7 +16,7 @@ from common import environment, metrics
 from common.errors import RunError
 from common.files import write_text
 from common.plan import Plan, PlannedStage, expand
-from common.process import RUNNER_VARIABLE
+from common.process import RUNNER_VARIABLE, die_with_parent
 from common.run import script, state
 from common.run.cause import cause
 from common.run.progress import Display, describe
@@ -162,9 +162,14 @@ def _run_command(plan: Plan, command: tuple[str, ...], log: Path, display: Displ
     with open(log, "ab") as output:
         output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
         output.flush()
-        # In this process group, so that Ctrl-C and kill reach it as they reach us
+        # In this process group, so that Ctrl-C and kill reach it as they reach us; kill -9 of us ends it, too
         child = subprocess.Popen(
-            _sourced(plan, command), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=variables
+            _sourced(plan, command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=variables,
+            preexec_fn=die_with_parent,
         )
         try:
             while (status := child.poll()) is None:

@@ -1,4 +1,4 @@
-"""A small recipe whose stages are plain Python, and environments that are this one: the real run, without a framework."""
+"""A small recipe whose stages are plain Python, and environments that are this one: a real run without a framework."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ config: config.yaml
 stages:
   weights:
     commands:
-      - {environment: light, run: [python, "${recipe}/stage.py", weights, "${model.path}", "${stage}", [--tokenizer, "${model.tokenizer}"]]}
+      - {environment: light, run: [python, "${recipe}/stage.py", weights, "${model.path}", "${stage}",
+              [--tokenizer, "${model.tokenizer}"]]}
   data:
     commands:
       - environment: light
@@ -43,7 +44,8 @@ stages:
     publishes: [adapter, model]
 model: {path: null, tokenizer: null}
 data: {train: null, eval: null, eval_fraction: 0.05, max_length: 128}
-train: {learning_rate: 1e-3, max_steps: null, num_train_epochs: 1, micro_batch_size: 3, gradient_accumulation_steps: 5, seed: 42}
+train: {learning_rate: 1e-3, max_steps: null, num_train_epochs: 1, micro_batch_size: 3,
+        gradient_accumulation_steps: 5, seed: 42}
 parallel: {processes: 4}
 presets:
   smoke:

@@ -41,8 +41,8 @@ def test_the_first_exception_not_what_the_launcher_makes_of_it(tmp_path: Path, p
 
 
 def test_an_exception_whose_name_ends_in_another_word(tmp_path: Path) -> None:
-    text = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\npyarrow.lib.ArrowInvalid: Not an Arrow file\n'
-    assert of(tmp_path, text) == "pyarrow.lib.ArrowInvalid: Not an Arrow file"
+    last = "pyarrow.lib.ArrowInvalid: Not an Arrow file"
+    assert of(tmp_path, f'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n{last}\n') == last
 
 
 def test_a_killed_worker(tmp_path: Path) -> None:

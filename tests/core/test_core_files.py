@@ -13,13 +13,17 @@ from common import files
 from common.errors import UserError
 
 
+def names(folder: str | Path) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
 def test_a_directory_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "new" / "target"
     with files.whole_directory(target) as folder:
         (folder / "a").write_text("a")
         assert not target.exists()
     assert (target / "a").read_text() == "a"
-    assert os.listdir(target.parent) == ["target"]
+    assert names(target.parent) == ["target"]
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -31,8 +35,8 @@ def test_a_directory_that_fails_leaves_nothing(tmp_path: Path, exists: bool, err
     with pytest.raises(error), files.whole_directory(target) as folder:
         (folder / "a").write_text("a")
         raise error
-    assert os.listdir(tmp_path) == (["target"] if exists else [])
-    assert not exists or not os.listdir(target)
+    assert names(tmp_path) == (["target"] if exists else [])
+    assert not exists or not names(target)
 
 
 def test_what_a_killed_attempt_left_is_not_in_the_next(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_what_a_killed_attempt_left_is_not_in_the_next(tmp_path: Path) -> None:
     (tmp_path / "target.partial" / "stale").touch()
     with files.whole_directory(tmp_path / "target"):
         pass
-    assert os.listdir(tmp_path / "target") == []
+    assert names(tmp_path / "target") == []
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ def test_a_mount_point_is_refused_before_the_work_is_done() -> None:
     empty = [
         Path(words[1])
         for words in map(str.split, Path("/proc/mounts").read_text().splitlines())
-        if os.access(words[1], os.R_OK) and Path(words[1]).is_dir() and not os.listdir(words[1])
+        if os.access(words[1], os.R_OK) and Path(words[1]).is_dir() and not names(words[1])
     ]
     if not empty:
         pytest.skip("this machine has no empty mount point")
@@ -92,7 +96,7 @@ def test_text_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Monkey
     files.write_text(path, "new")
     assert seen == [("new", "old 字\n")]
     assert path.read_text() == "new"
-    assert os.listdir(path.parent) == ["file"]
+    assert names(path.parent) == ["file"]
 
 
 def test_text_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
@@ -101,7 +105,7 @@ def test_text_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         files.write_text(path, "new \udcff")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 def test_remove(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_remove(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "keep")
     for name in ("a", "link", "not there"):
         files.remove(tmp_path / name)
-    assert os.listdir(tmp_path) == ["keep"]
+    assert names(tmp_path) == ["keep"]
 
 
 TREES = st.dictionaries(st.sampled_from(["a", "b", "ab", "s/a", "s/b"]), st.binary(max_size=4), max_size=4)

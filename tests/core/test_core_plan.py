@@ -168,7 +168,7 @@ def test_a_setting_that_nothing_uses_is_an_error(recipe_folder: Path, key: str) 
 
 
 def test_a_setting_in_an_inner_list_that_is_left_out_counts_as_used(recipe_folder: Path) -> None:
-    edit(recipe_folder / "recipe.yaml", 'data, "${data.train}", "${stage}", --length, "${data.max_length}"', 
+    edit(recipe_folder / "recipe.yaml", 'data, "${data.train}", "${stage}", --length, "${data.max_length}"',
          'data, "${data.train}", "${stage}", [--length, "${data.max_length}", "${data.eval}"]')  # fmt: skip
     planned(recipe_folder)
 
