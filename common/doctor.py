@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.plan import Plan
 
-HUB_ID = re.compile(r"(?:[a-z]+:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"(?:[a-z]+:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w.-]+)?")  # @SPLIT of a data set
 CHAT_TEMPLATES = ("llama3",)
 CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 

@@ -37,6 +37,8 @@ class Data(Strict):
     loss_on: Literal["answers", "all"] | None = None
     max_length: int | None = Field(default=None, ge=2)
     """Tokens of a row."""
+    on_error: Literal["stop", "skip"] | None = None
+    """What happens at a malformed record; skipped ones are counted and listed in rejects.jsonl."""
     on_long: Literal["drop", "cut", "stop"] | None = None
     """What happens to a conversation longer than max_length."""
     packing: Literal["none", "bfd", "concat"] | None = None

@@ -153,13 +153,18 @@ def check(batch: Batch) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], l
     if not data.all():
         turns = np.searchsorted(offsets, np.flatnonzero(data == 0), side="right") - 1
         nul[np.searchsorted(batch.offsets, turns, side="right") - 1] = True
-    bad = misplaced | short | nul
+    turn_is_empty = (np.diff(offsets) == 0) & ((batch.roles == USER) | (batch.roles == ASSISTANT))
+    empty = np.add.reduceat(turn_is_empty, starts) > 0
+    bad = misplaced | short | nul | empty
     problems = []
     for row in np.flatnonzero(bad).tolist():
         names = [ROLE_NAMES[role] for role in batch.roles[batch.offsets[row] : batch.offsets[row + 1]]]
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         if nul[row]:
             problems.append(Problem(int(batch.source[row]), "a NUL character in the text", expected="text"))
+        elif empty[row] and not misplaced[row]:
+            role = names[int(np.flatnonzero(turn_is_empty[batch.offsets[row] : batch.offsets[row + 1]])[0])]
+            problems.append(Problem(int(batch.source[row]), f"an empty message of the {role}", expected="text"))
         else:
             order = "user and assistant in turn, at most one system message before them"
             what = "no turn of a user" if short[row] else "roles out of order"

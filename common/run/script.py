@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import yaml
 
 from common.environment import ROOT, light_spec
 from common.plan import VARIABLE, Plan, PlannedStage
+from common.run.state import PLAN, plan_text
 
 
 def render(plan: Plan) -> str:
@@ -26,13 +28,19 @@ def lines(plan: Plan) -> Iterator[str]:
     for name, value in plan.environment.items():
         yield f"export {name}={assigned(value)}"
     yield f"mkdir -p {quote(plan.run / 'train')}"
-    yield f"cat > {quote(plan.config_file)} <<'END'"
-    yield config_text(plan).rstrip("\n")
-    yield "END"
+    yield from heredoc(plan.config_file, config_text(plan))
+    yield from heredoc(plan.run / PLAN, plan_text(plan, {}))  # the report's, and what run.sh goes on from
     for stage in plan.stages:
         yield ""
         yield f"# {stage.name}"
         yield from stage_lines(plan, stage)
+
+
+def heredoc(file: Path, text: str) -> Iterator[str]:
+    """Write `text`, YAML whose lines never are the word END alone, to `file`."""
+    yield f"cat > {quote(file)} <<'END'"
+    yield text.rstrip("\n")
+    yield "END"
 
 
 def stage_lines(plan: Plan, stage: PlannedStage) -> Iterator[str]:

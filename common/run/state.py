@@ -108,7 +108,12 @@ def identity(plan: Plan) -> dict[str, Any]:
 
 
 def save_plan(plan: Plan, facts: dict[str, Any]) -> None:
-    """Write plan.yaml: the identity, and everything resolved, for people and for the report."""
+    """Write plan.yaml, with `facts` on what the run is made with."""
+    write_text(plan.run / PLAN, plan_text(plan, facts))
+
+
+def plan_text(plan: Plan, facts: dict[str, Any]) -> str:
+    """plan.yaml: the identity, and everything resolved, for people and for the report."""
     content = {
         "recipe": plan.recipe_folder.name,
         "preset": plan.preset_name,
@@ -128,7 +133,8 @@ def save_plan(plan: Plan, facts: dict[str, Any]) -> None:
         "stages": {stage.name: [list(command) for command in stage.commands] for stage in plan.stages},
         **facts,
     }
-    write_text(plan.run / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def is_done(plan: Plan, stage: PlannedStage) -> bool:

@@ -27,7 +27,7 @@ CONVERSATIONS: list[Conversation] = [
     (None, [("Say <|eot_id|> twice.", "<|eot_id|> <|eot_id|>"), ('A quote: "\\n"', "}{][,")]),
 ]
 
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)  # "" is malformed
 conversations = st.tuples(st.none() | texts, st.lists(st.tuples(texts, texts), min_size=1, max_size=4))
 
 

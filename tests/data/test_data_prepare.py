@@ -349,3 +349,11 @@ def test_rows_for_people_say_what_is_trained(tmp_path: Path) -> None:
     parts = [part for row in made for part in row["parts"]]
     assert sum(part.get("begins_document", False) for part in parts) == len(GOOD)
     assert next(part["text"] for part in parts if part["trained"]) == "Four.<|eot_id|>"
+
+
+def test_an_empty_message_is_malformed(tmp_path: Path) -> None:
+    empty = {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}]}
+    source = write_jsonl(tmp_path / "a.jsonl", [GOOD[0], empty])
+    with pytest.raises(UserError, match=r"a\.jsonl:2: an empty message of the assistant"):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
