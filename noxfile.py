@@ -51,17 +51,37 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Speed and memory, as ratios taken in one run; never part of the default."""
-    light = environment.ensure(environment.light_spec())
-    for script in sorted((ROOT / "tools" / "bench").glob("*.py")):
-        if "def main(" in script.read_text(encoding="utf-8"):
-            session.run(str(light), "-m", f"tools.bench.{script.stem}", *session.posargs, external=True)
+    """Speed and memory, as ratios taken in one run; never part of the default. `-- weights` runs one of them."""
+    light = str(environment.ensure(environment.light_spec()))
+    torch = str(environment.ensure(recipe_spec("fsdp_qlora_70b")))
+    mindspore = os.environ.get("MINDSPORE_PYTHON")
+    commands: dict[str, list[str]] = {
+        "fsdp_qlora_70b": [light, "-m", "tools.bench.fsdp_qlora_70b"],
+        "weights": [light, "-m", "tools.bench.weights"],
+    }
+    if os.environ.get("LLAMA3_TOKENIZER"):
+        commands["data"] = [light, "-m", "tools.bench.data", "--baseline-python", torch]
+    else:
+        session.warn("data is skipped: LLAMA3_TOKENIZER does not name Llama 3's tokenizer.model")
+    if mindspore:
+        commands["data_mindrecord"] = [mindspore, "-m", "tools.bench.data_mindrecord"]
+    else:
+        session.warn("data_mindrecord is skipped: MINDSPORE_PYTHON does not name a Python with mindspore")
+    for name in session.posargs or commands:
+        if name not in commands:
+            session.error(f"there is no bench {name!r} here; there are {', '.join(commands)}")
+        session.run(*commands[name], env={"PYTHONPATH": str(ROOT)}, external=True)
+
+
+def recipe_spec(name: str) -> environment.Spec:
+    """The environment of a recipe's tests: that of the CPU."""
+    folder = ROOT / "recipes" / name
+    return plan.environment_spec(folder, recipe.read(folder)[0], "cpu")
 
 
 def test_recipe(session: nox.Session, name: str) -> None:
     """One recipe: its smoke preset once, then its tests on that run, in its own environment."""
-    folder = ROOT / "recipes" / name
-    spec = plan.environment_spec(folder, recipe.read(folder)[0], "cpu")
+    spec = recipe_spec(name)
     session.log(f"environment {spec.folder()} from {spec.requirements}")
     try:
         python = environment.ensure(spec)
