@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from common import environment, plan, recipe  # noqa: E402
 
-CHECKS = ("ruff==0.17.5", "mypy==2.4.1", "types-pyyaml")
+CHECKS = ("ruff==0.17.5", "mypy==2.4.1")
 TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0")
 RECIPES = [folder.name for folder in recipe.folders()]
 
@@ -28,11 +28,12 @@ nox.options.error_on_missing_interpreters = True
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, types, and the rules of the house."""
-    session.install("-r", "requirements.txt", *CHECKS)
+    session.install(*CHECKS)
+    light = str(environment.ensure(environment.light_spec()))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
-    session.run("python", "-m", "tools", "lint")
+    session.run("mypy", "--python-executable", light)
+    session.run(light, "-m", "tools", "lint", external=True)
 
 
 @nox.session
