@@ -240,6 +240,12 @@ def _platform(request: Request, recipe: Recipe, preset: Preset) -> str:
             raise UserError(
                 f"the recipe does not declare platform {request.platform}", expected=", ".join(recipe.platforms)
             )
+        if request.platform not in preset.platforms:
+            raise UserError(
+                f"preset {request.preset} is not meant for platform {request.platform}",
+                expected=", ".join(preset.platforms),
+                hint="recipe.yaml says so under presets; a copy of the recipe may say otherwise",
+            )
         chosen = request.platform
     elif anywhere := next((name for name in preset.platforms if platform.read(name).detect is None), None):
         chosen = anywhere  # every machine is this platform: smoke's

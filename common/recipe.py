@@ -83,7 +83,7 @@ class Memory(Strict):
 class Preset(Settings):
     summary: str
     platforms: list[str]
-    """Where it is meant to run; the first is taken when the machine is none of the others."""
+    """Where it may run. One that every machine is (cpu) is taken unless another is asked for."""
     requires: list[str] = []
     """Capabilities that the platform must have."""
     memory: Memory | None = None

@@ -50,7 +50,7 @@ parallel: {processes: 4}
 presets:
   smoke:
     summary: small
-    platforms: [cpu]
+    platforms: [cpu, nvidia_80gb]
     model: {path: tiny}
     data: {train: samples/train.jsonl, eval: samples/eval.jsonl, eval_fraction: null}
     train: {max_steps: 4}

@@ -100,6 +100,11 @@ def test_a_preset_that_needs_what_the_platform_has_not(recipe_folder: Path) -> N
     assert "fp8" in message and "bf16" not in message and "flash" not in message
 
 
+def test_a_platform_that_the_preset_is_not_meant_for(recipe_folder: Path) -> None:
+    message = refused(recipe_folder, preset="full", platform="nvidia_80gb", model="a/b", data="c/d")
+    assert "preset full is not meant for platform nvidia_80gb" in message and "nvidia_24gb" in message
+
+
 def test_the_presets_own_samples(recipe_folder: Path) -> None:
     data = planned(recipe_folder).settings.data
     assert data.train == str(recipe_folder / "samples" / "train.jsonl")

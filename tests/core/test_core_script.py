@@ -136,6 +136,7 @@ def test_a_vendors_platform_on_a_machine_where_its_variables_are_not_set(
         "  cpu: {tier",
         "  iluvatar_bi_v150: {tier: declared, requirements: requirements.txt}\n  cpu: {tier",
     )
+    edit(recipe_folder / "recipe.yaml", "[cpu, nvidia_80gb]", "[cpu, iluvatar_bi_v150]")
     made = make(platform="iluvatar_bi_v150")
     head = script.render(made).split("mkdir -p")[0]
     wrapper(tmp_path / "bin" / "x", "true")
