@@ -38,9 +38,22 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """What all recipes share, in the light environment's packages."""
+    """What all recipes share, in the light environment's packages; what needs torch, in a recipe's."""
     session.install("-r", "requirements.txt", *TESTS)
-    session.run("python", "-m", "pytest", "tests", *session.posargs)
+    try:
+        torch = str(environment.ensure(recipe_spec("fsdp_qlora_70b")))
+    except environment.EnvironmentFailure as failure:
+        session.warn(f"tests that need torch are skipped: {failure}")
+        torch = ""
+    session.run("python", "-m", "pytest", "tests", *session.posargs, env={"LLAMA3_TORCH_PYTHON": torch})
+    if torch and not session.posargs:
+        ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        packages = str(session.run("python", "-c", ask, silent=True)).strip()
+        if (Path(torch).parents[1] / "lib" / Path(packages).parent.name).is_dir():  # the same Python's
+            variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), packages])}
+            session.run(torch, "-m", "pytest", "tests/weights/test_torch_real.py", env=variables, external=True)
+        else:
+            session.warn(f"tests/weights/test_torch_real.py is skipped: {packages} is not for {torch}")
 
 
 @nox.session
