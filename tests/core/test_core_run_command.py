@@ -156,7 +156,7 @@ def test_a_second_run_in_the_same_directory(recipe_folder: Path, out: Path, wait
         (["--node-rank", "1"], "--node-rank"),
         (["--master-port", "99999"], "--master-port"),
         (["--preset", "full"], "--data"),
-        (["--platform", "nvidia_24gb"], "too few devices"),
+        (["--platform", "nvidia_80gb"], "too few devices"),
         (["--data", "nowhere.jsonl"], "data.train: there is no such file or folder"),
         (["--model", "./nowhere"], "model.path: there is no such file or folder"),
         (["--set", "train.seed=1", "--set", "train.sed=1"], "did you mean 'train.seed'?"),
