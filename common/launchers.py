@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import UserError
 
@@ -22,7 +23,7 @@ class Cluster:
         return self.nproc_per_node * self.nnodes
 
 
-def torchrun(python: str, cluster: Cluster) -> list[str]:
+def torchrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
     """torchrun as a module: its console script's first line breaks in a path with spaces."""
     words = [python, "-m", "torch.distributed.run", f"--nproc-per-node={cluster.nproc_per_node}"]
     if cluster.nnodes == 1:
@@ -37,11 +38,41 @@ def torchrun(python: str, cluster: Cluster) -> list[str]:
     ]
 
 
-LAUNCHERS = {"torchrun": torchrun}
+def colossalai(python: str, cluster: Cluster, logs: Path) -> list[str]:
+    """`colossalai run`, as its module: with several nodes it is called on each, as torchrun is."""
+    words = [python, "-m", "colossalai.cli", "run", f"--nproc_per_node={cluster.nproc_per_node}"]
+    if cluster.nnodes == 1:
+        return words
+    return [
+        *words,
+        f"--master_addr={cluster.master_addr}",
+        f"--master_port={cluster.master_port}",
+    ]
 
 
-def launch(name: str, python: str, cluster: Cluster) -> list[str]:
+def msrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
+    """MindSpore's launcher; one process needs none. Workers other than the last write into `logs`."""
+    if cluster.world_size == 1:
+        return [python]
+    return [
+        python,
+        "-m",
+        "mindspore.parallel.cluster.run",
+        f"--worker_num={cluster.world_size}",
+        f"--local_worker_num={cluster.nproc_per_node}",
+        f"--master_addr={cluster.master_addr}",
+        f"--master_port={cluster.master_port}",
+        f"--node_rank={cluster.node_rank}",
+        f"--log_dir={logs}",
+        "--join=True",
+    ]
+
+
+LAUNCHERS = {"torchrun": torchrun, "colossalai": colossalai, "msrun": msrun}
+
+
+def launch(name: str, python: str, cluster: Cluster, logs: Path) -> list[str]:
     """The words before the script. Raises UserError for a launcher that is not known."""
     if name not in LAUNCHERS:
         raise UserError(f"there is no launcher {name!r}", expected=", ".join(LAUNCHERS))
-    return LAUNCHERS[name](python, cluster)
+    return LAUNCHERS[name](python, cluster, logs)

@@ -81,6 +81,21 @@ class Parallel(Strict):
     cpu_offload: bool | None = None
     """Whether sharded parameters, gradients and optimizer state live in the host's memory."""
     reshard_after_forward: bool | None = None
+    tensor_parallel: int | None = Field(default=None, ge=1)
+    """Ranks that share each layer's matrices."""
+    pipeline_parallel: int | None = Field(default=None, ge=1)
+    """Stages that the layers are cut into."""
+    sequence_parallel: int | None = Field(default=None, ge=1)
+    """Ranks that share each row's tokens, where these are not the tensor-parallel ones."""
+    zero_stage: int | None = Field(default=None, ge=0, le=3)
+    """What data-parallel ranks share: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too."""
+    plugin: str | None = None
+    """The framework's way of parallelising, by its own name."""
+
+    @property
+    def model_parallel(self) -> int:
+        """Ranks that hold one copy of the model together."""
+        return (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) * (self.sequence_parallel or 1)
 
 
 class Evaluate(Strict):

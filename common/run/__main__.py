@@ -12,6 +12,7 @@ from rich.console import Console
 
 from common import cli, doctor, hardware, plan, recipe
 from common.errors import UserError
+from common.request import Request
 from common.run import script, state
 from common.run.runner import Selection, carry_out
 
@@ -46,7 +47,7 @@ def run(
 ) -> None:
     """Fine-tune, export, evaluate and report. The same command again does only what is left."""
     planned = plan.make(
-        plan.Request(
+        Request(
             recipe=recipe.find(recipe_folder),
             preset=preset,
             platform=platform,

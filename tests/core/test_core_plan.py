@@ -12,7 +12,8 @@ from core_support import ROOT, edit, tree
 from common import hardware, plan, platform, recipe
 from common.errors import UserError
 from common.launchers import Cluster, launch
-from common.plan import Plan, Request
+from common.plan import Plan
+from common.request import Request
 
 
 @pytest.fixture(autouse=True)
@@ -244,9 +245,9 @@ def test_launcher_words(recipe_folder: Path) -> None:
 
 
 def test_one_node_chooses_a_free_port(recipe_folder: Path) -> None:
-    assert launch("torchrun", "py", Cluster(2))[3:] == ["--nproc-per-node=2", "--standalone"]
+    assert launch("torchrun", "py", Cluster(2), Path("logs"))[3:] == ["--nproc-per-node=2", "--standalone"]
     with pytest.raises(UserError, match="no launcher 'mpirun'"):
-        launch("mpirun", "py", Cluster(2))
+        launch("mpirun", "py", Cluster(2), Path("logs"))
 
 
 def test_a_variable_is_expanded_by_name_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import plan
-from common.plan import Plan, Request
+from common.plan import Plan
+from common.request import Request
 from common.run import script
 
 NASTY = ["with spaces", "跑道", "it's", 'a "quote"', "$HOME `id` $(id)", "two\nlines", "\\", "-n", "*", "#", "!x", "~"]

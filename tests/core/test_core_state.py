@@ -16,7 +16,8 @@ from core_support import ROOT, tree
 
 from common import plan
 from common.errors import UserError
-from common.plan import Plan, PlannedStage, Request
+from common.plan import Plan, PlannedStage
+from common.request import Request
 from common.run import state
 
 

@@ -23,6 +23,7 @@ from common import metrics, plan
 from common.cli import call
 from common.environment import ROOT
 from common.errors import RunError
+from common.request import Request
 from common.weights import tiny
 
 RECIPE = ROOT / "recipes" / "fsdp_qlora_70b"
@@ -85,7 +86,7 @@ def steps(folder: Path, python: Path) -> list[dict[str, Any]]:
 def loading(folder: Path, python: Path) -> list[dict[str, Any]]:
     """Peak memory and seconds of loading 1B in NF4 on two ranks, layer by layer and by from_pretrained."""
     tiny.make(folder / "1b", hidden=2048, layers=16, heads=32, kv_heads=8, ffn=8192)  # Llama 3.2 1B, untied
-    planned = plan.make(plan.Request(recipe=RECIPE, output=folder / "unused"))
+    planned = plan.make(Request(recipe=RECIPE, output=folder / "unused"))
     config = {**planned.config, "model": {**planned.config["model"], "path": str(folder / "1b")}}
     (folder / "load.yaml").write_text(yaml.safe_dump(config))
     found = {}
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=("run", "step", "load"))
     arguments = parser.parse_args()
-    python = plan.make(plan.Request(recipe=RECIPE)).spec.python()
+    python = plan.make(Request(recipe=RECIPE)).spec.python()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

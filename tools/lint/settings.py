@@ -10,6 +10,7 @@ from common import plan
 from common.errors import UserError
 from common.recipe import Preset, Recipe
 from common.references import REFERENCE
+from common.request import Request
 from common.settings import SECTIONS, stated
 from common.yaml_file import Document, Location, load
 from tools.lint.rule import Finding, Rule
@@ -74,11 +75,11 @@ def _plans(tree: Tree, folder: Path, recipe: Recipe, document: Document) -> Iter
                     yield Finding(file, line, f"preset {name} on {platform_id}: {error.problem}", error.hint)
 
 
-def request(folder: Path, recipe: Recipe, name: str, preset: Preset, platform_id: str) -> plan.Request:
+def request(folder: Path, recipe: Recipe, name: str, preset: Preset, platform_id: str) -> Request:
     """A request for a preset that stands in for what the person would give."""
     model = None if preset.model.path or recipe.model.path else "organization/model"
     data = None if preset.data.train or recipe.data.train else "organization/data"
-    return plan.Request(recipe=folder, preset=name, platform=platform_id, model=model, data=data)
+    return Request(recipe=folder, preset=name, platform=platform_id, model=model, data=data)
 
 
 RULE = Rule(
