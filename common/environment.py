@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIGHT_PYTHON = ((3, 10), (3, 13))
 COMPLETE = "complete.json"
 LIGHT_IMPORTS = ("pydantic", "typer", "rich", "datasets", "jinja2", "matplotlib", "filelock")
+NO_DEPS = re.compile(r"--no-deps\s+(?=\w)")
+"""Before a requirement: install it without its dependencies, because its own pins contradict what it works with."""
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 Version = tuple[int, int]
@@ -104,7 +106,10 @@ def light_spec() -> Spec:
 
 
 def requirement_lines(file: Path) -> list[str]:
-    """The lines of a requirements file and of those it includes with -r, without comments."""
+    """The lines of a requirements file and of those it includes with -r, without comments.
+
+    Beside pip's own format a line may be `--no-deps REQUIREMENT`.
+    """
     lines = []
     for raw in file.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*$", "", raw).strip()
@@ -116,7 +121,7 @@ def requirement_lines(file: Path) -> list[str]:
 
 
 def distribution(requirement: str) -> str:
-    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    match = re.match(r"[A-Za-z0-9._-]+", NO_DEPS.sub("", requirement))
     return match.group() if match else requirement
 
 
@@ -212,9 +217,13 @@ def make(spec: Spec) -> None:
             arguments += ["--extra-index-url", index]
     if spec.system_packages:
         arguments.append("--no-deps")  # the pins are complete, and what the vendor brings must stay
+    alone = [line for line in spec.pins() if NO_DEPS.match(line)]
     pins = folder / "requirements.txt"
-    pins.write_text("\n".join(spec.pins()) + "\n", encoding="utf-8")
+    pins.write_text("\n".join(line for line in spec.pins() if line not in alone) + "\n", encoding="utf-8")
     run([*pip, *arguments, "-r", str(pins)], f"pip could not install {spec.requirements}")
+    if alone:
+        wanted = [NO_DEPS.sub("", line) for line in alone]
+        run([*pip, *arguments, "--no-deps", *wanted], f"pip could not install {' '.join(wanted)}")
     need_brought(spec, interpreter)
     shutil.copyfile(spec.requirements, folder / "source.txt")
     version = subprocess.run(

@@ -51,6 +51,8 @@ class Train(Strict):
     learning_rate: float | None = Field(default=None, gt=0)
     lr_scheduler: str | None = None
     warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """In place of warmup_ratio where it is set."""
     num_train_epochs: float | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; in place of num_train_epochs where it is set."""
@@ -60,6 +62,8 @@ class Train(Strict):
     max_grad_norm: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     gradient_checkpointing: bool | None = None
+    recompute_layers: list[int] | None = None
+    """With gradient checkpointing: layers of each pipeline stage that are computed again. All where it is not set."""
     save_steps: int | None = Field(default=None, ge=1)
     save_total_limit: int | None = Field(default=None, ge=2)
     """Checkpoints that are kept. At least two: the newest may be half-written when a run is killed."""

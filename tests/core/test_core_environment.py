@@ -219,6 +219,16 @@ def test_two_processes_at_once_make_it_once(offline: Path) -> None:
     assert sorted(error for _, error in said) == ["", "making\n"]
 
 
+def test_a_package_whose_own_pins_are_wrong_is_installed_without_them(offline: Path) -> None:
+    wheel(offline / "wheels", "gamma", requires="alpha==1.0")
+    (offline / "gamma.txt").write_text("--no-deps gamma==1.0  # asks for an old alpha\n")
+    spec = here(offline / "r.txt", "-r gamma.txt\nalpha==2.0\n")
+    python = environment.ensure(spec)
+    ask = [str(python), "-c", "import alpha, gamma; print(alpha.version, gamma.version)"]
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout == "2.0 1.0\n"
+    assert spec.digest() != here(offline / "s.txt", "gamma==1.0\nalpha==2.0\n").digest()
+
+
 @pytest.fixture
 def vendors(offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Python that a vendor brought, with a torch of its own; it is the one on PATH."""
