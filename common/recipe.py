@@ -80,8 +80,36 @@ class Memory(Strict):
     source: str
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class MemoryModel(Strict):
+    """What the recipe's framework holds in memory that no setting says; `tools plan` computes with it."""
+
+    sharding: Literal["fsdp", "zero"]
+    """fsdp: every rank holds a share of all, layers are gathered when used. zero: as parallel.zero_stage says."""
+    trained_dtype: Dtype | None = None
+    """In what the trained weights are held between steps (LoRA's, or all). Not stated: model.dtype."""
+    gradient_dtype: Dtype | None = None
+    """In what gradients are kept until the optimizer's step. Not stated: as the trained weights."""
+    master_weights: bool = False
+    """Whether the optimizer keeps an fp32 copy of the trained weights."""
+    optimizer_bytes: int = Field(default=8, ge=0)
+    """Optimizer state of one trained parameter, without the fp32 copy: AdamW's two fp32 moments are 8."""
+    step_bytes: int = Field(default=0, ge=0)
+    """What one trained parameter takes for the time of the optimizer's step; a foreach optimizer's copies."""
+    loss_chunk: int | None = Field(default=None, ge=1)
+    """Tokens whose logits exist at one time. Not stated: those of the whole micro-batch."""
+    loading: Literal["layer", "model"] = "model"
+    """What a process holds while loading, beside its own share: one layer, or the whole model in the host's memory."""
+    process_gib: float = Field(default=0.5, ge=0)
+    """Host memory of one process before there is a model: the interpreter and the framework."""
+
+
 class Preset(Settings):
     summary: str
+    reference_model: str | None = None
+    """The Llama 3 it is meant for, by hub id; `tools plan` computes with its sizes where --model is not given."""
     platforms: list[str]
     """Where it may run. One that every machine is (cpu) is taken unless another is asked for."""
     requires: list[str] = []
@@ -112,6 +140,7 @@ class Recipe(Settings):
     config: str
     """The framework's configuration, in its own dialect, with ${section.key} references."""
     stages: dict[Stage, StageSpec]
+    memory_model: MemoryModel | None = None
     presets: dict[str, Preset]
     results: list[Result] = []
     parent: str | None = Field(default=None)

@@ -62,6 +62,9 @@ class Train(Strict):
     max_grad_norm: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     gradient_checkpointing: bool | None = None
+    """Whether decoder layers keep only their input and are computed again in the backward pass."""
+    recomputed_layers: list[int] | None = None
+    """How many decoder layers of each pipeline stage are computed again; all where only gradient_checkpointing is."""
     recompute_layers: list[int] | None = None
     """With gradient checkpointing: layers of each pipeline stage that are computed again. All where it is not set."""
     save_steps: int | None = Field(default=None, ge=1)
