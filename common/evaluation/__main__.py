@@ -1,6 +1,7 @@
-"""python -m common.evaluation: what a model answers.
+"""python -m common.evaluation: what a model answers, and how good that is.
 
 python -m common.evaluation generate --model RUN/model --prompt "What is the capital of France?"
+python -m common.evaluation squad --metric official --predictions FILE.jsonl --references dev-v1.1.json
 """
 
 from __future__ import annotations
@@ -22,15 +23,19 @@ import typer  # noqa: E402
 
 from common import cli  # noqa: E402
 from common.errors import UserError  # noqa: E402
+from common.evaluation import scoring  # noqa: E402
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="What a model answers."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="What a model answers, and how good that is.",
 )
 
 
 @app.callback()
 def _main() -> None:
-    """What a model answers."""
+    """What a model answers, and how good that is."""
 
 
 @app.command()
@@ -95,6 +100,11 @@ def generate(
             if not each.ended:
                 console.print(f"(cut at {each.tokens} tokens: --max-new-tokens)", style="dim", markup=False)
 
+
+app.command("squad")(scoring.score_squad)
+app.command("math")(scoring.score_math)
+app.command("contest")(scoring.score_contest)
+app.command("retention")(scoring.score_retention)
 
 if __name__ == "__main__":
     sys.exit(cli.call_app(app))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-from common.weights import safetensors_header
 from common.weights.config import LlamaConfig, tensor_shapes
 
 EMBEDDINGS = "model.embed_tokens.weight"
-ADAPTER_FILE = "adapter_model.safetensors"
 MINIMUM_STEPS = 1  # left out of throughput, whatever the share says
 WARM_UP_SHARE = 10  # one step of this many
 
@@ -36,12 +33,6 @@ def model_size(config: LlamaConfig) -> ModelSize:
     looked_up = 0 if config.tie_word_embeddings else counts[EMBEDDINGS]
     width = config.num_attention_heads * config.head_dim
     return ModelSize(total, total - looked_up, config.num_hidden_layers, width)
-
-
-def adapter_parameters(adapter: Path) -> int:
-    """The parameters of a PEFT adapter folder. Raises UserError when its file is missing or broken."""
-    header = safetensors_header.read(adapter / ADAPTER_FILE)
-    return sum(math.prod(entry.shape) for entry in header.entries.values())
 
 
 def flops_per_token(size: ModelSize, sequence_length: float, *, frozen: bool = False, adapter: int = 0) -> float:

@@ -12,7 +12,7 @@ import pydantic
 
 from common import platform, recipe
 from common.errors import UserError
-from common.evaluation import result
+from common.evaluation import parameters, result
 from common.metrics import FIELDS
 from common.platform import Platform
 from common.recipe import Recipe
@@ -117,7 +117,7 @@ def read(folder: Path) -> Run:
         evaluation=_evaluation(folder / result.FILE),
         data=_json(folder / META),
         size=_known(lambda: _size(folder)),
-        adapter_parameters=_known(lambda: flops.adapter_parameters(folder / "adapter")),
+        adapter_parameters=_known(lambda: parameters.of_adapter(folder / "adapter")),
         adapter=_folder(folder / "adapter"),
         model=_folder(folder / "model"),
         recipe=_known(lambda: recipe.read(recipe.find(plan.recipe))[0]),
