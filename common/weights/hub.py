@@ -1,7 +1,8 @@
 """Models and data sets by their hub id, through the hubs' own clients: their tokens, caches and endpoints.
 
 `org/name` is fetched from Hugging Face (HF_TOKEN, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE), and
-`modelscope:org/name` from ModelScope. Downloads resume, and show the clients' own progress.
+`modelscope:org/name` from ModelScope (MODELSCOPE_API_TOKEN, MODELSCOPE_CACHE, MODELSCOPE_ENDPOINT). Downloads
+resume, and show the clients' own progress.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def _from_modelscope(name: str, kind: str, revision: str | None, patterns: Seque
             allow_patterns=list(patterns) if patterns is not None else None,
             ignore_patterns=ignored,
         )
+    except ConnectionError as error:  # its client's NetworkError is one
+        raise _unreachable(where, error) from None
     except Exception as error:
         # The client's errors changed their names between releases; their text says what is missing.
         module = type(error).__module__.split(".")[0]
@@ -137,5 +140,6 @@ def _from_modelscope(name: str, kind: str, revision: str | None, patterns: Seque
 def _unreachable(where: str, error: Exception) -> RunError:
     cause = error.__cause__ or error
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    hint = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then repeat: what was downloaded is kept"
+    hint = "check the network and the client's own variables (HF_ENDPOINT, HF_HUB_OFFLINE; MODELSCOPE_ENDPOINT), then "
+    hint += "repeat: what was downloaded is kept"
     return RunError("the hub cannot be reached and the cache does not hold it", found=f"{where}: {reason}", hint=hint)

@@ -171,7 +171,6 @@ def test_a_download_that_breaks_off_is_made_whole(hub_at: tuple[Hub, str], model
         (("get", "someone/readme", "OUT"), "no weights", 2),
         (("get", "someone/old", "OUT"), "pytorch_model.bin", 2),
         (("get", "./absent", "OUT"), "no such model", 2),
-        (("get", "modelscope:LLM-Research/x", "OUT"), "ModelScope", 2),
     ],
 )
 def test_what_is_missing_is_one_clear_message(
