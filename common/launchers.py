@@ -51,20 +51,25 @@ def colossalai(python: str, cluster: Cluster, logs: Path) -> list[str]:
 
 
 def msrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
-    """MindSpore's launcher; one process needs none. Workers other than the last write into `logs`."""
+    """MindSpore's launcher, through common/frameworks/mindformers/launch.py; one process needs none."""
     if cluster.world_size == 1:
         return [python]
-    return [
+    words = [
         python,
         "-m",
-        "mindspore.parallel.cluster.run",
+        "common.frameworks.mindformers.launch",
         f"--worker_num={cluster.world_size}",
         f"--local_worker_num={cluster.nproc_per_node}",
+        f"--log_dir={logs}",
+    ]
+    if cluster.nnodes == 1:
+        # A free port is chosen when it starts, so that two runs on one machine do not meet
+        return words
+    return [
+        *words,
         f"--master_addr={cluster.master_addr}",
         f"--master_port={cluster.master_port}",
         f"--node_rank={cluster.node_rank}",
-        f"--log_dir={logs}",
-        "--join=True",
     ]
 
 

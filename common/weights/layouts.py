@@ -23,7 +23,7 @@ _OUTER = {
     "model.norm.weight": ("model.norm_out.weight", "norm.weight"),
     HEAD: ("lm_head.weight", "output.weight"),
 }
-_INNER = {
+INNER = {
     "self_attn.q_proj": "attention.wq",
     "self_attn.k_proj": "attention.wk",
     "self_attn.v_proj": "attention.wv",
@@ -56,9 +56,9 @@ def name_in(layout: str, name: str) -> str:
     if name in _OUTER:
         return _OUTER[name][layout == META]
     match = _LAYER.match(name)
-    if match is None or match[2] not in _INNER:
+    if match is None or match[2] not in INNER:
         raise ValueError(f"no weight of a Llama 3 model: {name}")
-    inner = f"{match[1]}{_INNER[match[2]]}.weight"
+    inner = f"{match[1]}{INNER[match[2]]}.weight"
     return inner if layout == META else "model." + inner
 
 

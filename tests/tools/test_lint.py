@@ -138,6 +138,7 @@ PLANTED: list[tuple[str, Callable[[Path], Path], str, str | None]] = [
     ("L002", common("import torch.nn as nn\n"), "torch.nn", "import"),
     ("L002", common("try:\n    from mindspore import nn\nexcept ImportError:\n    pass\n"), "mindspore", "from"),
     ("L002", common("from tools import listing\n"), "tools", "from"),
+    ("L002", common("from common.frameworks.mindformers import session\n"), "common.frameworks.mindformers", "from"),
     ("L003", common("def f(x):\n    if x == 'npu':\n        return 1\n"), "'npu'", "if"),
     ("L003", common("def f(x):\n    return x.device.type in ('cuda', 'other')\n"), "'cuda'", "return"),
     ("L003", common("def f(x):\n    if x.startswith('nvidia_'):\n        return 1\n"), "'nvidia_'", "if"),
@@ -243,7 +244,9 @@ def f(path: str, device: str) -> None:
 
 def test_nothing_is_found_in_what_is_right(project: Path) -> None:
     write(project / "common" / "right.py", RIGHT)
-    ran = tools(project, "lint", "recipes", "patches", "docs", "common/platforms", "common/right.py")
+    write(project / "common" / "frameworks" / "mindformers" / "right.py", "import mindspore\n")
+    places = ("recipes", "patches", "docs", "common/platforms", "common/right.py", "common/frameworks")
+    ran = tools(project, "lint", *places)
     assert (ran.returncode, ran.stdout) == (0, "")
 
 

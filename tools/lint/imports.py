@@ -21,15 +21,21 @@ def check(tree: Tree) -> Iterator[Finding]:
             if name.split(".")[0] == "recipes":
                 hint = "a recipe is copied as a folder: move what is shared to common/"
                 yield Finding(file, line, f"imports {name}: a recipe is imported by nobody", hint)
+    shared = tree.root / "common" / "frameworks"
     for file in tree.python("common"):
         module = tree.module(file)
         for name, line in imported(module):
             if name.split(".")[0] == "tools":
                 yield Finding(file, line, f"imports {name}: tools stand on common, not the reverse")
+        if shared in file.parents:
+            continue
         for name, line in imported(module, top_level=True):
             if name.split(".")[0] in FRAMEWORKS:
                 hint = "import it inside the function that needs it; other recipes' environments do not have it"
                 yield Finding(file, line, f"imports the framework {name} at module level", hint)
+            if f"{name}.".startswith("common.frameworks."):
+                hint = "what one framework's recipes share is for those recipes"
+                yield Finding(file, line, f"imports {name} at module level", hint)
 
 
 def imported(module: ast.Module, top_level: bool = False) -> Iterator[tuple[str, int]]:
@@ -64,7 +70,9 @@ RULE = Rule(
     "No recipe is imported; common imports no framework at module level",
     "A recipe's folder is copied and must work, so nothing may lean on another recipe. Every framework pins its own "
     "versions, and a MindSpore machine has no torch at all: what a recipe imports from common must not bring a "
-    "framework with it. What tools need stands in common, never the reverse.",
+    "framework with it. What several recipes of one framework share is the exception: it stands in "
+    "common/frameworks/FRAMEWORK/, which nothing else in common imports at module level. "
+    "What tools need stands in common, never the reverse.",
     "```python\n# common/evaluation/perplexity.py\nimport torch\n```",
     "```python\n# common/evaluation/perplexity.py\ndef held_out_loss(...):\n    import torch\n```",
     check,

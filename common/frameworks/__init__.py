@@ -1,0 +1,1 @@
+"""What several recipes of one framework share. Each folder is imported in that framework's environments only."""

@@ -1,0 +1,1 @@
+"""Corrections to MindFormers, and to what it uses of MindSpore."""
