@@ -1,6 +1,6 @@
 """Environments: the light one that plans, and one per set of pins that trains. Made once, reused.
 
-Standard library only, and no import from the rest of the project: this runs in whatever Python there is.
+Standard library only, as what it imports of the project: this runs in whatever Python there is.
 
     python -m common.environment light        prints the light environment's interpreter, making it first
 """
@@ -23,6 +23,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.environment_source import EnvironmentFailure, Source
+
+__all__ = ["EnvironmentFailure", "Source"]
+
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT_PYTHON = ((3, 10), (3, 13))
 COMPLETE = "complete.json"
@@ -32,10 +36,6 @@ NO_DEPS = re.compile(r"--no-deps\s+(?=\w)")
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 Version = tuple[int, int]
-
-
-class EnvironmentFailure(Exception):
-    """An environment could not be made; the message says what to do."""
 
 
 def home() -> Path:
@@ -59,6 +59,8 @@ class Spec:
     """Package indexes to ask as well, where they can be reached."""
     name: str | None = None
     """The folder's name; by default a hash of the pins."""
+    sources: tuple[Source, ...] = ()
+    """Installed last, without their dependencies: the pins are complete."""
 
     def pins(self) -> list[str]:
         """The requirement lines, in order, without comments and without the vendor's distributions."""
@@ -75,7 +77,8 @@ class Spec:
         # With the interpreters: the same pins for another Python are another environment
         interpreters = [self.minimum, self.maximum, self.prefer]
         options = [self.system_packages, sorted(self.vendor), sorted(self.indexes)]
-        content = json.dumps([sorted(self.pins()), interpreters, *options])
+        sources = [[source.name, source.content()] for source in self.sources]
+        content = json.dumps([sorted(self.pins()), interpreters, *options, *sources])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def folder(self) -> Path:
@@ -207,6 +210,7 @@ def locked(folder: Path) -> Iterator[None]:
 def make(spec: Spec) -> None:
     """Make the environment from nothing. It counts as there only when COMPLETE is written, last."""
     folder = spec.folder()
+    need_sources(spec)
     interpreter = choose(spec)
     (folder / COMPLETE).unlink(missing_ok=True)  # first: killed half-way, what is left does not count
     shutil.rmtree(folder, ignore_errors=True)
@@ -225,12 +229,26 @@ def make(spec: Spec) -> None:
         wanted = [NO_DEPS.sub("", line) for line in alone]
         run([*pip, *arguments, "--no-deps", *wanted], f"pip could not install {' '.join(wanted)}")
     need_brought(spec, interpreter)
+    for source in spec.sources:
+        install(source, pip)
     shutil.copyfile(spec.requirements, folder / "source.txt")
     version = subprocess.run(
         [str(spec.python()), "-c", PROBE], capture_output=True, text=True, check=True
     ).stdout.strip()
     state = {"digest": spec.digest(), "requirements": str(spec.requirements), "python": version}
     (folder / COMPLETE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def need_sources(spec: Spec) -> None:
+    """Raise EnvironmentFailure where the environment is not there and a source of it cannot be had."""
+    if not spec.complete():
+        for source in spec.sources:
+            source.need()
+
+
+def install(source: Source, pip: list[str]) -> None:
+    with source.place() as place:
+        run([*pip, "install", "--quiet", "--no-deps", place], f"pip could not install {source.name} from {place}")
 
 
 def create(interpreter: str, folder: Path, system_packages: bool) -> list[str]:

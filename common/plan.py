@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,18 @@ def environment_spec(folder: Path, recipe: Recipe, platform_id: str) -> Spec:
         system_packages=framework.system_packages,
         vendor=tuple(name for name, wheels in framework.wheels.items() if wheels.vendor),
         indexes=tuple(wheels.index for wheels in framework.wheels.values() if wheels.index),
+        sources=tuple(_sources(recipe)),
     )
+
+
+def _sources(recipe: Recipe) -> Iterator[environment.Source]:
+    for name, entry in recipe.sources.items():
+        source = environment.Source(name, entry.url, entry.variable)
+        try:
+            source.given()
+        except environment.EnvironmentFailure as failure:
+            raise UserError(str(failure)) from None
+        yield source
 
 
 def _values(folder: Path, recipe: Recipe, settings: Settings, platform_id: str, run: Path) -> Values:
@@ -230,7 +242,6 @@ def _inputs(settings: Settings) -> dict[str, str]:
     """The content of local inputs, so that a run is not continued on other data."""
     paths = {"model.path": settings.model.path, "model.tokenizer": settings.model.tokenizer}
     paths |= {"data.train": settings.data.train, "data.eval": settings.data.eval}
-    paths |= {"evaluate.reading": settings.evaluate.reading}
     return {f"content of {key}": found for key, path in paths.items() if path and (found := _content(path))}
 
 

@@ -45,6 +45,15 @@ class Python(Strict):
     """The one that the recipe is measured with."""
 
 
+class Source(Strict):
+    """Where a distribution comes from that is on no package index."""
+
+    url: Annotated[str, Field(pattern=r"^git\+https://\S+@\S+$")]
+    """Its repository at a tag, as git+https://HOST/REPOSITORY@TAG."""
+    variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    """The environment variable that may name a checkout, an sdist or a wheel of it instead."""
+
+
 class RecipePlatform(Strict):
     tier: Literal["declared", "smoked", "verified"]
     requirements: str
@@ -137,6 +146,8 @@ class Recipe(Settings):
     python: Python
     reproduces: Reproduces
     platforms: dict[str, RecipePlatform]
+    sources: dict[str, Source] = {}
+    """Distributions that are on no package index, by name. Their dependencies are among the pins."""
     config: str
     """The framework's configuration, in its own dialect, with ${section.key} references."""
     stages: dict[Stage, StageSpec]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common import cli, doctor, hardware, plan, recipe
+from common import cli, doctor, environment, hardware, plan, recipe
 from common.errors import UserError
 from common.request import Request
 from common.run import script, state
@@ -73,6 +73,9 @@ def run(
     state.refuse_foreign(planned.run)  # before the lock is put there
     doctor.check_inputs(planned)
     hardware.need(planned.platform_id, planned.cluster.nproc_per_node)
+    selection = Selection(only, from_)
+    if any(stage.needs_recipe_environment for stage in selection.stages(planned)):
+        _need_sources(planned)
     console = Console(stderr=False)
     for line in script.summary(planned):
         console.print(line, highlight=False, style="dim", soft_wrap=True)
@@ -82,9 +85,16 @@ def run(
         state.check_same_plan(planned)
         again = shlex.join(["bash", f"{planned.recipe_folder}/run.sh", *_without_fresh(sys.argv[2:])])
         try:
-            carry_out(planned, Selection(only, from_), console, again)
+            carry_out(planned, selection, console, again)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; this goes on from the last checkpoint:\n  {again}") from None
+
+
+def _need_sources(planned: plan.Plan) -> None:
+    try:
+        environment.need_sources(planned.spec)
+    except environment.EnvironmentFailure as failure:
+        raise UserError(str(failure)) from None
 
 
 def _without_fresh(arguments: list[str]) -> list[str]:

@@ -229,6 +229,56 @@ def test_a_package_whose_own_pins_are_wrong_is_installed_without_them(offline: P
     assert spec.digest() != here(offline / "s.txt", "gamma==1.0\nalpha==2.0\n").digest()
 
 
+ALPHA = environment.Source("alpha", "git+https://nowhere.invalid/alpha@1.0", "ALPHA_SOURCE")
+SETUP = "from setuptools import setup; setup(name='alpha', version='1.0', py_modules=['alpha'])\n"
+
+
+def test_a_source_is_taken_from_where_its_variable_says(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = here(offline / "r.txt", "", sources=(ALPHA,))
+    from_its_repository = spec.digest()
+    wheel(offline / "given", "alpha", "1.5")
+    monkeypatch.setenv("ALPHA_SOURCE", str(offline / "given" / "alpha-1.5-py3-none-any.whl"))
+    python = environment.ensure(spec)
+    assert ask(python, VERSION) == "1.5"
+    wheel(offline / "given", "alpha", "1.5", requires="nothing")
+    assert len({from_its_repository, python.parents[1].name, spec.digest()}) == 3, (
+        "another content, another environment"
+    )
+
+
+def test_a_checkout_is_known_by_what_is_written_and_not_by_what_is_built(
+    offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = offline / "checkout"
+    monkeypatch.setenv("ALPHA_SOURCE", str(checkout))
+    (checkout / "build").mkdir(parents=True)
+    (checkout / "setup.py").write_text(SETUP)
+    (checkout / "alpha.py").write_text("version = 'mine'\n")
+    before = ALPHA.content()
+    (checkout / "build" / "alpha.py").write_text("version = 'built'\n")
+    assert ALPHA.content() == before
+    (checkout / "alpha.py").write_text("version = 'changed'\n")
+    assert ALPHA.content() != before
+    with ALPHA.place() as place:
+        assert {path.name for path in Path(place).iterdir()} == {"setup.py", "alpha.py"}
+        assert Path(place) != checkout, "building would write into it"
+
+
+@pytest.mark.parametrize("git", ["missing", "no answer"])
+def test_a_source_that_cannot_be_had_is_said_before_anything_is_made(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, git: str
+) -> None:
+    if git == "no answer":
+        wrapper(offline / "bin" / "git", "echo 'fatal: unable to access' >&2; exit 128")
+    spec = here(offline / "r.txt", "alpha==1.0\n", sources=(ALPHA,))
+    with pytest.raises(EnvironmentFailure, match=r"(?s)repository cannot be reached.*ALPHA_SOURCE=PATH"):
+        environment.ensure(spec)
+    assert not spec.folder().exists()
+    monkeypatch.setenv("ALPHA_SOURCE", str(offline / "gone.whl"))
+    with pytest.raises(EnvironmentFailure, match=r"(?s)ALPHA_SOURCE names what is not there.*gone\.whl"):
+        environment.ensure(spec)
+
+
 @pytest.fixture
 def vendors(offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Python that a vendor brought, with a torch of its own; it is the one on PATH."""
@@ -287,7 +337,7 @@ def project(offline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = offline / "a project 项目"
     (copy / "common").mkdir(parents=True)
     (copy / "tools").mkdir()
-    for name in ("common/__init__.py", "common/environment.py", "tools/light.sh"):
+    for name in ("common/__init__.py", "common/environment.py", "common/environment_source.py", "tools/light.sh"):
         shutil.copy(ROOT / name, copy / name)
     (copy / "requirements.txt").write_text("alpha==1.0\n")
     (copy / "run.sh").write_text(
