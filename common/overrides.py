@@ -106,6 +106,19 @@ def apply_config(config: dict[str, Any], changes: dict[str, Any], file: Path) ->
     return config
 
 
+def laid_over(config: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`config` with what differs on a platform: sections are merged, values replaced, null takes a key out."""
+    made = dict(config)
+    for key, value in over.items():
+        if value is None:
+            made.pop(key, None)
+        elif isinstance(value, dict) and isinstance(made.get(key), dict):
+            made[key] = laid_over(made[key], value)
+        else:
+            made[key] = value
+    return made
+
+
 def _almost_equal(word: str, known: Iterable[str]) -> bool:
     import difflib
 

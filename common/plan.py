@@ -19,7 +19,7 @@ from common.environment import ROOT, Spec
 from common.errors import UserError, did_you_mean
 from common.files import fingerprint
 from common.launchers import Cluster
-from common.overrides import apply_config
+from common.overrides import apply_config, laid_over
 from common.recipe import Preset, Recipe, Stage
 from common.references import Values, flatten
 from common.request import Request, check_utf8, choose_platform, make_cluster, resolve_settings
@@ -107,7 +107,10 @@ def make(request: Request) -> Plan:
 
     values = _values(request.recipe, recipe, settings, platform_id, run)
     config_source = load(request.recipe / recipe.config)
-    config = apply_config(values.fill(config_source.value), config_changes, config_source.file)
+    stated = config_source.value
+    if over := recipe.platforms[platform_id].config:
+        stated = laid_over(stated, load(request.recipe / over).value)
+    config = apply_config(values.fill(stated), config_changes, config_source.file)
     commands = {name: _commands(name, recipe, values, spec, cluster, run) for name in recipe.stages}
     # Every node finds the same digests, wherever node 0 is this time
     anywhere = dataclasses.replace(cluster, node_rank=0, master_addr="", master_port=0)

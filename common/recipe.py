@@ -60,6 +60,8 @@ class RecipePlatform(Strict):
     """The pins, a file of the recipe's folder."""
     patches: list[str] = []
     """Corrections that the framework needs here: FRAMEWORK.MODULE under patches/."""
+    config: str | None = None
+    """What differs here of the recipe's `config`: a file that is laid over it; null takes a key out."""
     log: str | None = None
     """The log of a run: needed above the tier `declared`."""
 

@@ -282,3 +282,13 @@ def test_the_machine_is_recognised_by_its_devices(
     with pytest.raises(UserError, match="too few devices"):
         hardware.need("nvidia_24gb", 3)
     hardware.devices.cache_clear()
+
+
+def test_a_platform_lays_its_own_configuration_over_the_recipes(recipe_folder: Path) -> None:
+    (recipe_folder / "cpu.yaml").write_text("sft:\n  seed: null\n  use_cpu: true\n  again: ${train.seed}\n")
+    edit(recipe_folder / "recipe.yaml", "cpu: {tier: declared,", "cpu: {tier: declared, config: cpu.yaml,")
+    on_cpu, elsewhere = planned(recipe_folder).config, planned(recipe_folder, platform="nvidia_80gb").config
+    assert on_cpu["optim"] == elsewhere["optim"] == "adamw_torch"
+    assert (on_cpu["sft"]["use_cpu"], on_cpu["sft"]["again"]) == (True, 42)
+    assert "seed" not in on_cpu["sft"] and elsewhere["sft"]["seed"] == 42
+    assert planned(recipe_folder, "config.sft.use_cpu=false").config["sft"]["use_cpu"] is False

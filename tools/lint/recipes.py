@@ -100,6 +100,8 @@ def _absent(tree: Tree, folder: Path, recipe: Recipe) -> Iterator[tuple[Location
         at: Location = ("platforms", identifier)
         if not (folder / entry.requirements).is_file():
             yield at, f"platforms.{identifier}.requirements: there is no file {entry.requirements}", None
+        if entry.config and not (folder / entry.config).is_file():
+            yield at, f"platforms.{identifier}.config: there is no file {entry.config}", None
         for patch in entry.patches:
             if not (tree.root / "patches" / f"{patch.replace('.', '/')}.py").is_file():
                 yield at, f"platforms.{identifier}.patches: there is no patch {patch}", None

@@ -20,7 +20,8 @@ from tools.lint.tree import Tree
 def check(tree: Tree) -> Iterator[Finding]:
     for folder, (recipe, document) in tree.recipes.items():
         yield from _literals(folder, recipe)
-        if (folder / recipe.config).is_file():  # L012 reports its absence
+        configs = [recipe.config, *(entry.config for entry in recipe.platforms.values() if entry.config)]
+        if all((folder / name).is_file() for name in configs):  # L012 reports what is absent
             yield from _plans(tree, folder, recipe, document)
 
 
