@@ -177,7 +177,7 @@ PLANTED: list[tuple[str, Callable[[Path], Path], str, str | None]] = [
     ("L011", platform("monitor:", "tier: verified\nmonitor:"), "no recipe's log shows it", "tier"),
     ("L012", without("train.py", "recipe.yaml"), "no file train.py", "train:"),
     ("L012", without("configs/sft.yaml", "recipe.yaml"), "no file configs/sft.yaml", "config:"),
-    ("L012", recipe("cpu: {tier: smoked,", "cpu: {tier: smoked, config: configs/gone.yaml,"), "configs/gone.yaml", "cpu"),
+    ("L012", recipe("cpu: {tier", "cpu: {config: configs/gone.yaml, tier"), "configs/gone.yaml", "cpu"),
     ("L012", platform_twice, "no platform nvidia_24", "nvidia_24:"),
     ("L012", recipe("accelerate.example", "accelerate.gone"), "no patch accelerate.gone", "cpu"),
     ("L012", recipe("requires: [nf4]", "requires: [fp4]"), "needs fp4, which nvidia_24gb has not", "full"),
