@@ -75,7 +75,8 @@ def bench(session: nox.Session) -> None:
         "weights": [light, "-m", "tools.bench.weights"],
     }
     if os.environ.get("LLAMA3_TOKENIZER"):
-        commands["data"] = [light, "-m", "tools.bench.data", "--baseline-python", torch]
+        loop = ["--mindformers-python", mindspore] if mindspore else []
+        commands["data"] = [light, "-m", "tools.bench.data", "--baseline-python", torch, *loop]
     else:
         session.warn("data is skipped: LLAMA3_TOKENIZER does not name Llama 3's tokenizer.model")
     if mindspore:

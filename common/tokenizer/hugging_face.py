@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import UserError, did_you_mean
 from common.files import write_json, write_text
 from common.tokenizer import vocabulary
-from common.tokenizer.vocabulary import BEGIN_OF_TEXT, SPLIT_PATTERN, Vocabulary, as_characters
+from common.tokenizer.vocabulary import BEGIN_OF_TEXT, SPLIT_PATTERN, Vocabulary
 
 _MODEL_MAX_LENGTH = 131072  # the longest context of any Llama 3; what trains shorter sets its own
 
@@ -44,7 +44,7 @@ def tokenizer_json(content: Vocabulary, *, special: bool = True) -> str:
             "byte_fallback": False,
             # A word that is a token is that token, even where no chain of merges leads to it.
             "ignore_merges": True,
-            "vocab": {as_characters(token): rank for token, rank in content.ranks.items()},
+            "vocab": {name: content.ranks[token] for token, name in zip(*content.by_rank, strict=True)},
             # "left right" in one string: releases of tokenizers before 0.20 read nothing else.
             "merges": content.merges(),
         },

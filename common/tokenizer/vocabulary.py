@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,13 +100,21 @@ class Vocabulary:
             sha.update(f"{number} {name}\n".encode())
         return "sha256:" + sha.hexdigest()
 
+    @cached_property
+    def by_rank(self) -> tuple[list[bytes], list[str]]:
+        """All ordinary tokens in the order of their ranks, and each as tokenizer.json writes it."""
+        tokens = sorted(self.ranks, key=self.ranks.__getitem__)
+        # One translation of all bytes: a byte is one character, so the tokens' borders stay where they are
+        whole = as_characters(b"".join(tokens))
+        ends = list(itertools.accumulate(map(len, tokens)))
+        return tokens, [whole[end - len(token) : end] for token, end in zip(tokens, ends, strict=True)]
+
     def merges(self) -> list[str]:
         """Every pair of tokens that joins into a token, as "left right", in the order of the joined token.
 
         The ranks are the order in which merges apply, so the pairs follow from them alone.
         """
-        tokens = sorted(self.ranks, key=self.ranks.__getitem__)
-        names = [as_characters(token) for token in tokens]
+        tokens, names = self.by_rank
         left, right, joined = _splits(tokens)
         pairs = []
         for a, b, whole in zip(left.tolist(), right.tolist(), joined.tolist(), strict=True):

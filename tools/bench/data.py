@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,9 +86,9 @@ def ours(source: Path, tokenizer: Path, out: Path, template: str, workers: int) 
 
 
 def baseline(kind: str, python: str, source: Path, folder: Path, work: Path) -> dict[str, Any]:
-    """Run one of the baselines with the Python that has transformers."""
+    """Run one of the baselines with the Python that has its framework."""
     shutil.rmtree(work, ignore_errors=True)
-    made = run([python, str(Path(__file__).with_name("data_baselines.py")), kind, str(source), str(folder), str(work)])
+    made = run([python, "-m", "tools.bench.data_baselines", kind, str(source), str(folder), str(work)])
     shutil.rmtree(work)
     return {**made, **json.loads(made["output"].strip().splitlines()[-1])}
 
@@ -95,6 +97,9 @@ def main(
     tokenizer: Annotated[Path, typer.Option(help="Llama 3's tokenizer.model", envvar="LLAMA3_TOKENIZER")],
     rows: Annotated[int, typer.Option(help="conversations to prepare")] = 200_000,
     baseline_python: Annotated[str, typer.Option(help="a Python with transformers and datasets")] = sys.executable,
+    mindformers_python: Annotated[
+        str | None, typer.Option(help="a Python with mindformers; without it that loop is left out")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="rounds of all of them")] = 1,
     growth: Annotated[bool, typer.Option(help="ours alone, from 10,000 to 1,000,000 conversations")] = False,
     plot: Annotated[Path | None, typer.Option(help="with --growth: the figure to write")] = None,
@@ -103,7 +108,11 @@ def main(
     """Print a table of the ratios."""
     with tempfile.TemporaryDirectory(prefix="bench-data-") as name:
         work = Path(name)
-        made = _growth(work, tokenizer) if growth else _compare(work, tokenizer, rows, baseline_python, repeats)
+        made = (
+            _growth(work, tokenizer)
+            if growth
+            else _compare(work, tokenizer, rows, baseline_python, mindformers_python, repeats)
+        )
     for entry in made:
         entry.pop("output", None)
     if json_file is not None:
@@ -112,7 +121,9 @@ def main(
         _plot(made, plot)
 
 
-def _compare(work: Path, tokenizer: Path, rows: int, python: str, repeats: int) -> list[dict[str, Any]]:
+def _compare(
+    work: Path, tokenizer: Path, rows: int, python: str, mindformers: str | None, repeats: int
+) -> list[dict[str, Any]]:
     source = work / "conversations.jsonl"
     few = work / "few.jsonl"
     size = data_corpus.write(source, rows, tokenizer)
@@ -124,22 +135,26 @@ def _compare(work: Path, tokenizer: Path, rows: int, python: str, repeats: int) 
     )
     made: list[dict[str, Any]] = []
     for number in range(repeats):
-        for what, entry in (
-            ("prepare, 2 workers", ours(source, tokenizer, work / "out", "llama3", 2)),
-            ("datasets.map, 2 processes", baseline("map", python, source, folder, work / "map")),
-            ("prepare, 1 worker", ours(source, tokenizer, work / "out", "llama3", 1)),
-            ("prepare, vicuna, 2 workers", ours(source, tokenizer, work / "out", "vicuna", 2)),
-            ("loop over rounds", baseline("loop", python, few, folder, work / "loop")),
-        ):
-            made.append({"what": what, "round": number, **entry})
+        turns: dict[str, Callable[[], dict[str, Any]]] = {
+            "prepare, 2 workers": lambda: ours(source, tokenizer, work / "out", "llama3", 2),
+            "datasets.map, 2 processes": lambda: baseline("map", python, source, folder, work / "map"),
+            "prepare, 1 worker": lambda: ours(source, tokenizer, work / "out", "llama3", 1),
+            "loop, transformers' tokenizer": lambda: baseline("loop", python, few, folder, work / "loop"),
+            "prepare, vicuna, 2 workers": lambda: ours(source, tokenizer, work / "out", "vicuna", 2),
+        }
+        if mindformers is not None:
+            turns["loop, MindFormers' tokenizer"] = partial(
+                baseline, "mindformers", mindformers, few, folder, work / "loop"
+            )
+        made += [{"what": what, "round": number, **measure()} for what, measure in turns.items()]
+    slow = [what for what in dict.fromkeys(entry["what"] for entry in made) if not what.startswith("prepare")]
+    rates = {what: _rate(made, what) for what in slow}
     table = Table(title=f"{rows:,} conversations, {size / 1e6:.0f} MB, Llama 3's vocabulary")
-    for heading in ("", "rows/s", "tokens/s", "seconds", "CPU s", "peak MB", "times datasets.map", "times the loop"):
+    for heading in ("", "rows/s", "tokens/s", "seconds", "CPU s", "peak MB", *(f"times {what}" for what in slow)):
         table.add_column(heading, justify="left" if not heading else "right")
-    slow = {kind: _rate(made, kind) for kind in ("datasets.map, 2 processes", "loop over rounds")}
     for entry in made:
         rate = entry["rows"] / entry["seconds"]
-        entry["times_map"] = rate / slow["datasets.map, 2 processes"]
-        entry["times_loop"] = rate / slow["loop over rounds"]
+        entry["times"] = {what: rate / rates[what] for what in slow}
         table.add_row(
             entry["what"],
             f"{rate:,.0f}",
@@ -147,8 +162,7 @@ def _compare(work: Path, tokenizer: Path, rows: int, python: str, repeats: int) 
             f"{entry['seconds']:.1f}",
             f"{entry['cpu_seconds']:.1f}",
             f"{entry['peak_bytes'] / 1e6:.0f}",
-            f"{entry['times_map']:.1f}",
-            f"{entry['times_loop']:.1f}",
+            *(f"{times:.1f}" for times in entry["times"].values()),
         )
     Console().print(table)
     return made
