@@ -106,6 +106,17 @@ class Evaluation(_Figures):
     samples: list[dict[str, Any]]
 
 
+class Section(_Figures):
+    """What a stage has to say that no other stage has: STAGE/section.json."""
+
+    title: str
+    text: list[str] = []
+    """Paragraphs."""
+    head: list[str] = []
+    rows: list[list[str]] = []
+    """A table under `head`."""
+
+
 class Split(_Figures):
     """What became of the records of the training or the held-out data."""
 
@@ -174,6 +185,7 @@ class Report(_Figures):
     data: list[Split]
     data_options: dict[str, Any]
     """Template, lengths, packing and the rest of data/meta.json."""
+    sections: list[Section]
     results: list[Comparison]
     settings: dict[str, dict[str, Any]]
     config: dict[str, Any]

@@ -17,6 +17,7 @@ from common.metrics import FIELDS
 from common.platform import Platform
 from common.recipe import Recipe
 from common.report import flops
+from common.report.figures import Section
 from common.report.flops import ModelSize
 from common.schema import validate
 from common.weights.config import CONFIG_FILE, read_hugging_face
@@ -26,6 +27,7 @@ PLAN = "plan.yaml"
 METRICS = "metrics.jsonl"
 DONE = "done.json"
 META = "data/meta.json"
+SECTION = "section.json"
 
 Row = dict[str, float]
 T = TypeVar("T")
@@ -86,6 +88,8 @@ class Run:
     evaluation: list[result.Result]
     data: dict[str, Any] | None
     """data/meta.json."""
+    sections: list[Section]
+    """What the stages' section.json say, in the stages' order."""
     size: ModelSize | None
     """None where the weights are not described by a config.json."""
     adapter_parameters: int | None
@@ -116,6 +120,7 @@ def read(folder: Path) -> Run:
         stages=[_stage(folder, name) for name in plan.stages],
         evaluation=_evaluation(folder / result.FILE),
         data=_json(folder / META),
+        sections=[section for name in plan.stages if (section := _section(folder / name / SECTION))],
         size=_known(lambda: _size(folder)),
         adapter_parameters=_known(lambda: parameters.of_adapter(folder / "adapter")),
         adapter=_folder(folder / "adapter"),
@@ -191,6 +196,16 @@ def _json(file: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError("holds no JSON object", file=file, found=type(value).__name__)
     return value
+
+
+def _section(file: Path) -> Section | None:
+    content = _json(file)
+    if content is None:
+        return None
+    try:
+        return Section.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise UserError("is not a section of a report", file=file, found=str(error.errors()[0]["msg"])) from None
 
 
 def _size(folder: Path) -> ModelSize | None:

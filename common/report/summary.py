@@ -69,6 +69,7 @@ def summarize(run: Run) -> Report:
         evaluation=[Evaluation(**dataclasses.asdict(each)) for each in run.evaluation],
         data=[_split(name, run.data[name]) for name in SPLITS if run.data and isinstance(run.data.get(name), dict)],
         data_options={key: value for key, value in (run.data or {}).items() if key not in SPLITS},
+        sections=run.sections,
         results=[
             Comparison(
                 what=each.what,

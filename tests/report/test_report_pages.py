@@ -97,6 +97,17 @@ def test_markdown_takes_nothing_for_markup(run: Path) -> None:
     assert set(widths) <= {3, 4, 5, 7, 8, 10} and widths.count(10) == 3  # the data: head, rule, one split
 
 
+def test_what_a_stage_says_is_shown_and_not_taken_for_markup(run: Path) -> None:
+    section = {"title": "The plan <u>", "text": [ATTACK], "head": ["What", "Time"], "rows": [["a | b", "3 ms"]]}
+    (run / "train" / "section.json").write_text(json.dumps(section), encoding="utf-8")
+    text = as_markdown(summarize(read(run)))
+    assert f"## {markdown('The plan <u>')}" in text and "| a \\| b | 3 ms |" in text
+    assert not any("<script" in line for line in text.split("## The plan")[1].split("## Evaluation")[0].splitlines())
+    page = Page(as_html(summarize(read(run)), []))
+    assert "script" not in {name for name, _ in page.tags} and "u" not in {name for name, _ in page.tags}
+    assert "3 ms" in as_html(summarize(read(run)), [])
+
+
 @pytest.mark.parametrize("text", ["a | b", "# a", "<b>", "a\nb", "*a* _b_ `c` [d](e)", "&lt;"])
 def test_markdown_cells_are_one_line_of_text(text: str) -> None:
     shown = markdown(text)
