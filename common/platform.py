@@ -72,6 +72,17 @@ class Framework(Strict):
     """True where the environment builds on the system's Python packages (a vendor's builds)."""
 
 
+class Schedulers(Strict):
+    """What cluster schedulers call this platform's devices; a site may call them otherwise."""
+
+    slurm_gres: str
+    """The generic resource of Slurm: --gres=NAME:COUNT."""
+    kubernetes_resource: str
+    """The resource that the vendor's device plugin offers."""
+    kubernetes_devices: int = Field(default=1, ge=1)
+    """Devices that one of it is."""
+
+
 class Platform(Strict):
     summary: str
     vendor: str
@@ -96,6 +107,8 @@ class Platform(Strict):
     sdk: dict[str, str] = {}
     """Versions of the vendor's software that this was written against."""
     checks: list[Check] = []
+    schedulers: Schedulers | None = None
+    """None: nothing is asked for but processors and memory."""
     monitor: list[list[str]] = []
     """Commands that show what the devices are doing."""
     tier: Literal["declared", "smoked", "verified"] = "declared"

@@ -1,4 +1,4 @@
-"""python -m tools list | lint | schema | readme: what a person calls by name."""
+"""python -m tools list | plan | lint | schema | readme: what a person calls by name."""
 
 from common.environment import enter_light
 
@@ -18,6 +18,7 @@ from tools import listing  # noqa: E402
 from tools.generated import documents  # noqa: E402
 from tools.lint import run  # noqa: E402
 from tools.lint.tree import Tree  # noqa: E402
+from tools.planning import command as planning  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -46,6 +47,9 @@ def list_(
     listing.show_recipes(recipes, out)
     if platforms:
         listing.show_platforms(platforms, out)
+
+
+app.command()(planning.plan)
 
 
 @app.command()

@@ -1,0 +1,76 @@
+"""What the forward pass keeps for the backward pass, and what both take for a moment. Bytes on one device.
+
+Counted on transformers' Llama in bf16 with attention that never holds its scores (flash or another fused
+kernel), tensor by tensor; torch's FSDP2 memory tracker finds the same within a percent or two.
+"""
+
+from __future__ import annotations
+
+from common.memory.job import FP32, Job, shapes
+
+# The backward pass of a cross-entropy over fp32 logits: the log-softmax, its gradient, and the loss's own
+LOGIT_BYTES = 3 * FP32
+# The last norm: its input, its fp32 copy, the normalized one and what the head multiplies
+LAST_NORM_ELEMENTS, LAST_NORM_FP32 = 3, 1
+
+
+def tokens(job: Job) -> int:
+    """Tokens of a micro-batch on one device."""
+    return job.micro_batch_size * -(-job.length // job.sequence_parallel)
+
+
+def layer(job: Job) -> int:
+    """All that one decoder layer keeps of one micro-batch where it is not computed again.
+
+    Per token, in elements: both norms keep an fp32 copy of their input. Trained matrices keep their
+    inputs; frozen ones keep nothing, but LoRA beside them does. The MLP keeps gate, up and silu(gate).
+    """
+    model = job.model
+    hidden, ffn = model.hidden_size, model.intermediate_size
+    queries, keys = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
+    attention = 2 * queries + 2 * keys  # rotated queries and keys, values, the result
+    shared = attention + 3 * ffn  # over tensor-parallel ranks
+    whole = hidden  # the sum between attention and MLP
+    masks = masks_shared = 0  # a byte an element
+    if not job.lora:
+        whole += 4 * hidden  # both norms normalized, and scaled
+        shared += queries + ffn  # the inputs of o_proj and down_proj
+    else:
+        inputs = {name: shape[1] for name, shape in shapes(model).items() if name in job.lora_targets}
+        columns = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # these share one input
+        rows = ("o_proj", "down_proj")
+        if job.lora_dropout:  # each has its own mask and its own masked input
+            masks = sum(inputs.get(name, 0) for group in columns for name in group)
+            masks_shared = sum(inputs.get(name, 0) for name in rows)
+            whole, shared = whole + masks, shared + masks_shared
+        else:
+            whole += sum(hidden for group in columns if any(name in inputs for name in group))
+            shared += sum(inputs.get(name, 0) for name in rows)
+    split = job.weights_bytes * shared + masks_shared
+    per_token = 2 * FP32 * hidden + job.weights_bytes * whole + masks + split / job.tensor_parallel
+    return round(tokens(job) * per_token)
+
+
+def layer_gradients(job: Job) -> int:
+    """Gradients of activations that exist at once within one layer's backward pass: those of the MLP."""
+    return round(tokens(job) * 3 * job.weights_bytes * job.model.intermediate_size / job.tensor_parallel)
+
+
+def checkpoint(job: Job) -> int:
+    """The input of a layer that is computed again, of one micro-batch."""
+    return tokens(job) * job.model.hidden_size * job.weights_bytes
+
+
+def kept(job: Job, stage: int, layers: int) -> int:
+    """What the `layers` of a pipeline stage keep of all micro-batches in flight."""
+    again = job.recomputed(stage, layers)
+    one = again * checkpoint(job) + (layers - again) * layer(job)
+    return one * job.in_flight(stage)
+
+
+def loss(job: Job) -> int:
+    """Logits, their gradients, and what the last norm keeps. On the last pipeline stage."""
+    at_once = min(tokens(job), job.framework.loss_chunk or tokens(job))
+    logits = at_once * LOGIT_BYTES * job.model.vocab_size // job.tensor_parallel
+    norm = LAST_NORM_ELEMENTS * job.weights_bytes + LAST_NORM_FP32 * FP32
+    return logits + tokens(job) * job.model.hidden_size * norm

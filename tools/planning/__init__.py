@@ -1,0 +1,1 @@
+"""`tools plan`: what a run takes, before a machine is paid for."""
