@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from common import environment, plan, recipe  # noqa: E402
 
 CHECKS = ("ruff==0.17.5", "mypy==2.4.1")
-TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0", "modelscope==1.40.2")
+TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0", "modelscope==1.40.2", "jieba==0.42.1")
 RECIPES = [folder.name for folder in recipe.folders()]
 
 nox.options.sessions = ["lint", "tests", "docs", *(f"test-{name}" for name in RECIPES)]

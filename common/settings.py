@@ -114,6 +114,10 @@ class Evaluate(Strict):
     """Held-out conversations whose answers are generated before and after."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
+    retention: float | None = Field(default=None, ge=0, le=1)
+    """The share of the base model's score on its old task that must be left; else the run ends with status 1."""
+    tolerance: float | None = Field(default=None, ge=0)
+    """Within which the answer to a math problem is right; see docs/evaluation.md."""
 
 
 class Export(Strict):

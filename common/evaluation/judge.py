@@ -39,7 +39,9 @@ _MARK = re.compile(
     + r"|####\s*|\\boxed\s*\{\s*(?:x\s*=\s*)?",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"\s*(?:[*×÷^/+]|-)\s*(?:[\dx(√]|$)|[A-Za-z\\]")
+# "8 - 3" and "8-3" go on; in "8 -3" another number begins
+_GOES_ON = re.compile(r"\s*[*×÷^/+]\s*(?:[\dx(√]|$)|(?:-|\s+-\s+)(?:[\dx(√]|$)|[A-Za-z\\]")
+_NEAR = 200  # characters before a number in which what it is of stands
 _UNKNOWN = re.compile(r"(?:(?<![A-Za-z0-9)*/^+-])x|解|根|答案|结果|值|solution|answer|root)$", re.IGNORECASE)
 _SAID = re.compile(r"(?:解|根|答案|solution|answer|root)$", re.IGNORECASE)
 _GIVEN = re.compile(r"(?:长|长度|宽|宽度|密度|体积|原价|价格|售价|去年的?销售额|(?<![A-Za-z])x)$")
@@ -162,7 +164,7 @@ def _of_sentence(sentence: str, asked: Problem | None) -> Iterator[_Statement]:
         if value := _value_at(sentence, mark.end()):
             yield _Statement(value, explicit=True, marked=True)
     for link in _LINK.finditer(sentence):
-        before = sentence[: link.start()].rstrip(" *_`的")
+        before = sentence[max(0, link.start() - _NEAR) : link.start()].rstrip(" *_`的")
         if _is_of_result(before, link[0], asked) and (value := _value_at(sentence, link.end())):
             yield _Statement(value, explicit=bool(_SAID.search(before)), marked=False)
     alone = VALUE.fullmatch(sentence.strip(" \t*_`().￥¥="))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, did_you_mean
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ def _numbered(file: Path, fields: tuple[str, ...] = ()) -> list[tuple[int, dict[
         for field in fields:
             if not isinstance(row.get(field), str):
                 found = f"{field}: {row[field]!r}"[:80] if field in row else "fields " + ", ".join(map(str, row))
-                hint = did_you_mean(field, row) if field not in row else None
-                raise UserError(f"has no text {field!r}", file=file, line=number, found=found[:120], hint=hint)
+                raise UserError(f"has no text {field!r}", file=file, line=number, found=found[:120])
         rows.append((number, row))
     if not rows:
         raise UserError("holds no row", file=file, expected="JSON lines" + (f" of {', '.join(fields)}" * bool(fields)))

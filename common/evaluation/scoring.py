@@ -11,9 +11,8 @@ import typer
 
 from common.errors import EXIT_FAILED, UserError
 from common.evaluation import contest as rules
-from common.evaluation import emf1, judge, retention, rows, squad
-from common.evaluation.rows import Answered
-from common.evaluation.squad import Scores
+from common.evaluation import judge, retention, rows, squad
+from common.evaluation.comparison import METRICS
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
@@ -39,7 +38,7 @@ def score_squad(
     found, missing = rows.answered(predictions, references)
     if missing:
         typer.echo(f"{missing} of {len(found)} questions have no answer: they count as 0", err=True)
-    total = squad.mean([_score(each, metric) for each in found])
+    total = squad.mean([METRICS[metric.value](each) for each in found])
     shown = {"f1": total.f1, "em": total.em, "count": total.count}
     _print(shown, json_, f"{metric.value}: F1 {total.f1:.2f}, EM {total.em:.2f}, {total.count:,} questions")
 
@@ -126,7 +125,7 @@ def score_retention(
         counts = f"{len(labels[1])} answers, and {len(labels[0])} before"
         found = counts if place is None else f"other labels in row {place + 1}"
         raise UserError("are not answers to the prompts of --before", file=after, found=found)
-    base, tuned = ([_score(each, metric) for each in side] for side in answers)
+    base, tuned = ([METRICS[metric.value](each) for each in side] for side in answers)
     kept = retention.compare(base, tuned, keep, seed)
     shown = {
         each.metric.lower(): {
@@ -159,12 +158,6 @@ def score_retention(
     lines += [f"  row {each['row']}: {each['label']!r}: {each['before']!r} → {each['after']!r}" for each in regressions]
     _print({"passed": passed, "count": len(answers[0]), **shown, "worst": regressions}, json_, "\n".join(lines))
     return 0 if passed else EXIT_FAILED
-
-
-def _score(each: Answered, metric: Metric) -> Scores:
-    if metric is Metric.emf1:
-        return emf1.score(each.prediction, each.references[0])
-    return squad.official(each.prediction, each.references)
 
 
 def _print(value: dict[str, Any], as_json: bool, text: str) -> None:

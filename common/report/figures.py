@@ -104,6 +104,10 @@ class Evaluation(_Figures):
     after: float
     higher_is_better: bool
     samples: list[dict[str, Any]]
+    part: str | None
+    limit: float | None
+    interval: list[float] | None
+    regressions: list[dict[str, Any]]
 
 
 class Section(_Figures):
@@ -141,6 +145,23 @@ class Comparison(_Figures):
     stated_hardware: str
     stated_source: str
     this_run: float | None
+
+
+class Place(_Figures):
+    """One row of the leaderboard."""
+
+    who: str
+    this_run: bool
+    values: dict[str, float | None]
+    source: str | None
+
+
+class Leaderboard(_Figures):
+    """This run beside what recipe.yaml states of others in the same metrics; the best first."""
+
+    metrics: list[str]
+    """The first is what the rows are in the order of."""
+    rows: list[Place]
 
 
 class Model(_Figures):
@@ -182,6 +203,11 @@ class Report(_Figures):
     stages: list[Stage]
     training: Training | None
     evaluation: list[Evaluation]
+    verdict: str | None
+    """What is not kept of what must be, in one sentence; None where nothing is lost, or nothing asked."""
+    limits: int
+    """Of what is asked to be kept."""
+    leaderboard: Leaderboard | None
     data: list[Split]
     data_options: dict[str, Any]
     """Template, lengths, packing and the rest of data/meta.json."""

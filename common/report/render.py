@@ -12,14 +12,15 @@ from typing import Any
 import jinja2
 import yaml
 
+from common.evaluation import result
 from common.files import write_text
-from common.report import plots, text
-from common.report.figures import Evaluation, Rate, Report
+from common.report import evaluated, plots, text
+from common.report.figures import Rate, Report
 from common.report.reading import Row
 from common.report.summary import SMOKE
+from common.report.tables import SPLIT_NAMES, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
-SPLIT_NAMES = {"train": "training", "eval": "held out"}
 MACHINE = {"cpu": "CPU", "cores": "Cores", "memory_gib": "Memory, GiB", "system": "System"}
 LOSS, PERPLEXITY = "loss", "perplexity"
 
@@ -31,12 +32,6 @@ class Tile:
     label: str
     value: str
     detail: str
-
-
-@dataclass(frozen=True)
-class Table:
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
 
 
 def write(report: Report, rows: Sequence[Row], folder: Path) -> None:
@@ -85,7 +80,11 @@ def _content(report: Report) -> dict[str, Any]:
         "tiles": tiles(report),
         "ask": ask(report),
         "measured": measured(report),
-        "evaluation": evaluation(report),
+        "evaluation": evaluated.measured(report),
+        "verdict": evaluated.verdict(report),
+        "parts": evaluated.parts(report),
+        "regressions": evaluated.regressions(report),
+        "leaderboard": evaluated.leaderboard(report),
         "samples": [sample for each in report.evaluation for sample in each.samples],
         "training": training(report),
         "rates": rates(report),
@@ -119,6 +118,10 @@ def tiles(report: Report) -> list[Tile]:
             shown.append(
                 Tile(name, _change(each.before, each.after, digits), f"{text.count(each.count)} tokens, before → after")
             )
+        elif each.limit is not None:
+            name = f"{each.task[:1].upper()}{each.task[1:]} {each.metric}"
+            state = "kept" if result.Result(**each.model_dump()).passed else "lost"
+            shown.append(Tile(name, _change(each.before, each.after, 2), f"{evaluated.limit(each)}: {state}"))
     if trained and (speed := trained.throughput):
         detail = f"not padding; {text.count(speed.tokens_per_second.per_device)} a {report.hardware.unit}"
         shown.append(Tile("Tokens a second", text.count(speed.tokens_per_second.total), detail))
@@ -158,28 +161,6 @@ def devices(report: Report) -> str:
     if hardware.cards and (hardware.devices_per_card or 1) > 1:
         words += f" on {hardware.cards} {'card' if hardware.cards == 1 else 'cards'}"
     return words + (f" on {hardware.nodes} nodes" if hardware.nodes > 1 else "")
-
-
-def evaluation(report: Report) -> Table:
-    rows = [
-        (
-            each.task,
-            each.metric,
-            SPLIT_NAMES.get(each.split, each.split),
-            text.count(each.count),
-            text.number(each.before),
-            text.number(each.after),
-            _judged(each),
-        )
-        for each in report.evaluation
-    ]
-    return Table(("Task", "Metric", "Split", "Count", "Before", "After", ""), rows)
-
-
-def _judged(each: Evaluation) -> str:
-    if each.before is None or each.before == each.after:
-        return "" if each.before is None else "the same"
-    return "better" if (each.after > each.before) == each.higher_is_better else "worse"
 
 
 def training(report: Report) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from common.evaluation import result
 from common.evaluation.result import Result
 from common.report import flops
 from common.report.figures import (
@@ -13,8 +14,10 @@ from common.report.figures import (
     Comparison,
     Evaluation,
     Hardware,
+    Leaderboard,
     Mfu,
     Model,
+    Place,
     Provenance,
     Rate,
     Report,
@@ -67,6 +70,9 @@ def summarize(run: Run) -> Report:
         ],
         training=training,
         evaluation=[Evaluation(**dataclasses.asdict(each)) for each in run.evaluation],
+        verdict=result.failed(run.evaluation),
+        limits=sum(each.limit is not None for each in run.evaluation),
+        leaderboard=_leaderboard(run),
         data=[_split(name, run.data[name]) for name in SPLITS if run.data and isinstance(run.data.get(name), dict)],
         data_options={key: value for key, value in (run.data or {}).items() if key not in SPLITS},
         sections=run.sections,
@@ -228,6 +234,27 @@ def _measured(metric: str, evaluation: list[Result], training: Training | None) 
         if key in names:
             return value
     return None
+
+
+def _leaderboard(run: Run) -> Leaderboard | None:
+    """Of the metrics that this run was evaluated by and others are stated in; the first that is stated orders it."""
+    stated = run.recipe.results if run.recipe else []
+    ours = {each.metric: _measured(each.metric, [e for e in run.evaluation if e.part is None], None) for each in stated}
+    metrics = [metric for metric, value in ours.items() if value is not None]
+    if not metrics:
+        return None
+    places = [Place(who="this run", this_run=True, values={name: ours[name] for name in metrics}, source=None)]
+    for who in dict.fromkeys(each.what for each in stated if each.metric in metrics):
+        theirs = [each for each in stated if each.what == who and each.metric in metrics]
+        values: dict[str, float | None] = dict.fromkeys(metrics)
+        values |= {each.metric: each.value for each in theirs}
+        places.append(Place(who=who, this_run=False, values=values, source=theirs[0].source))
+    places.sort(key=lambda place: _or_last(place.values[metrics[0]]), reverse=True)
+    return Leaderboard(metrics=metrics, rows=places)
+
+
+def _or_last(value: float | None) -> float:
+    return -math.inf if value is None else value
 
 
 def _missing(run: Run) -> list[str]:

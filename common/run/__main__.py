@@ -13,7 +13,7 @@ from rich.console import Console
 from common import cli, doctor, environment, hardware, plan, recipe
 from common.errors import UserError
 from common.request import Request
-from common.run import script, state
+from common.run import script, state, verdict
 from common.run.runner import Selection, carry_out
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -88,6 +88,7 @@ def run(
             carry_out(planned, selection, console, again)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; this goes on from the last checkpoint:\n  {again}") from None
+        verdict.check(planned)
 
 
 def _need_sources(planned: plan.Plan) -> None:

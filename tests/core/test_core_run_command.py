@@ -217,3 +217,28 @@ def test_two_nodes_that_share_the_directory(recipe_folder: Path, out: Path) -> N
             node.kill()
     assert tree(out)["trained"] == "once\nonce\n"  # the script ran on both
     assert (out / "logs" / "train-node1.log").is_file()
+
+
+JUDGED = """\
+import json
+results = [{"task": "SQuAD", "metric": "F1", "split": "eval", "count": 9, "before": 60.0, "after": AFTER,
+            "higher_is_better": True, "limit": 54.0}]
+(out / "evaluation.json").write_text(json.dumps(results))
+"""
+
+
+def test_a_model_that_lost_too_much_ends_the_finished_run_with_status_1(recipe_folder: Path, out: Path) -> None:
+    edit(recipe_folder / "recipe.yaml", "publishes: [adapter, model]", "publishes: [adapter, model, evaluation.json]")
+    stage = (recipe_folder / "stage.py").read_text("utf-8")
+    judged = "".join(f"    {line}\n" for line in JUDGED.replace("AFTER", "50.0").splitlines())
+    (recipe_folder / "stage.py").write_text(stage + judged, encoding="utf-8")
+    said = bad(recipe_folder, "--output", out, status=1)
+    assert said == (
+        "error: the run is finished, and its model lost too much: SQuAD F1 is 50.00, at least 54.00 is asked\n"
+    )
+    assert tree(out)["adapter/weights"] == "adapter" and (out / "export" / "done.json").exists()
+    assert bad(recipe_folder, "--output", out, status=1) == said, "the same again"
+    assert tree(out)["trained"] == "once\n"
+    judgement = (out / "evaluation.json").read_text("utf-8").replace("50.0", "54.0")
+    (out / "evaluation.json").write_text(judgement, encoding="utf-8")
+    good(recipe_folder, "--output", out)

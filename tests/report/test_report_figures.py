@@ -153,7 +153,8 @@ def test_keys_of_report_json_are_stable(run: Path) -> None:
     assert set(content) == {
         *("version", "recipe", "summary", "reproduces", "reproduces_source", "preset", "platform", "platform_summary"),
         *("run", "finished", "missing", "notes", "seconds", "model", "hardware", "batch", "stages", "training"),
-        *("evaluation", "data", "data_options", "sections", "results", "settings", "config", "provenance"),
+        *("evaluation", "verdict", "limits", "leaderboard", "sections"),
+        *("data", "data_options", "results", "settings", "config", "provenance"),
     }
     assert content["finished"] is True and content["missing"] == []
     assert content["data"][0]["dropped"] == {"odd number of turns": 1}
