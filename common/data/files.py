@@ -130,8 +130,9 @@ def _choose(splits: list[str], split: str | None, path: Path) -> str:
     if split in splits:
         return str(split)
     if split is None:
-        found, hint = ", ".join(splits), f"choose one of them: {path}@{splits[0]}"
-        raise UserError("the directory holds several splits", file=path, found=found, hint=hint)
+        wanted = "train" if "train" in splits else splits[0]
+        hint = f"put @{wanted} after the folder or the hub id"
+        raise UserError("the directory holds several splits", file=path, found=", ".join(splits), hint=hint)
     raise UserError(
         "the directory has no such split", file=path, found=split, expected=", ".join(splits) or "no splits"
     )
