@@ -69,8 +69,6 @@ class Train(Strict):
     """Whether decoder layers keep only their input and are computed again in the backward pass."""
     recomputed_layers: list[int] | None = None
     """How many decoder layers of each pipeline stage are computed again; all where only gradient_checkpointing is."""
-    recompute_layers: list[int] | None = None
-    """With gradient checkpointing: layers of each pipeline stage that are computed again. All where it is not set."""
     save_steps: int | None = Field(default=None, ge=1)
     save_total_limit: int | None = Field(default=None, ge=2)
     """Checkpoints that are kept. At least two: the newest may be half-written when a run is killed."""
