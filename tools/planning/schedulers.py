@@ -18,7 +18,6 @@ IMAGE = "python:3.11"
 VOLUME = "llama3-recipes"
 MOUNTED = "/workspace"
 RUNTIME = "torch-distributed"  # Kubeflow Trainer's own runtime; it sets the PET_* variables on every node
-PORT = 29500
 MORE = 1.25  # of the estimate of host memory and of time is asked for
 CORES_OF_A_DEVICE = 8
 LONGEST_NAME = 63  # of a Kubernetes label
@@ -34,7 +33,6 @@ def slurm(question: Question, found: dict[str, Any]) -> str:
         "--ntasks-per-node=1",
         f"--cpus-per-task={job.processes * CORES_OF_A_DEVICE if plan.platform.schedulers else job.processes}",
         f"--mem={_host_gib(found)}G",
-        "--exclusive=user" if plan.platform.schedulers else None,
         f"--gres={plan.platform.schedulers.slurm_gres}:{job.processes}" if plan.platform.schedulers else None,
         f"--time={_hours(found)}:00:00" if _hours(found) else None,
         f"--output={name}-%j.log",
@@ -52,8 +50,10 @@ def slurm(question: Question, found: dict[str, Any]) -> str:
             *(f"# {line}" for line in missing),
             "# The run directory must be on a file system that all nodes share.",
             "set -euo pipefail",
-            'master_addr="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
-            f"export master_addr master_port={PORT}",
+            "# The first node is node 0; its address is the one that Slurm itself reaches it at",
+            'first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
+            """master_addr="$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')\"""",
+            "export master_addr master_port=$((20000 + SLURM_JOB_ID % 10000))",
             "# One task a node; run.sh starts a process for each device",
             f"srun --kill-on-bad-exit=1 bash -c {shlex.quote(_on_a_node(words))}",
             "",
@@ -104,7 +104,7 @@ def kubernetes(question: Question, found: dict[str, Any], image: str, volume: st
                 "numProcPerNode": job.processes,
                 "command": ["bash", "-c"],
                 "args": [command],
-                "resourcesPerNode": {"limits": resources, "requests": resources},
+                "resourcesPerNode": {"limits": resources, "requests": dict(resources)},
             },
             "runtimePatches": [
                 {
