@@ -99,6 +99,10 @@ class MemoryModel(Strict):
 
     sharding: Literal["fsdp", "zero"]
     """fsdp: every rank holds a share of all, layers are gathered when used. zero: as parallel.zero_stage says."""
+    zero_stage: int = Field(default=0, ge=0, le=3)
+    """The ZeRO stage that the framework's own way comes to, where parallel.zero_stage is not stated."""
+    recompute: bool = False
+    """Whether decoder layers are computed again, where train.gradient_checkpointing is not stated."""
     trained_dtype: Dtype | None = None
     """In what the trained weights are held between steps (LoRA's, or all). Not stated: model.dtype."""
     gradient_dtype: Dtype | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ class Job:
 def make(model: LlamaConfig, settings: Settings, framework: MemoryModel, nodes: int, processes: int) -> Job:
     """The job that a recipe's `settings` describe. Raises UserError for settings that contradict the model."""
     parallel, train, lora = settings.parallel, settings.train, settings.lora
+    if settings.model.layers is not None:
+        model = dataclasses.replace(model, num_hidden_layers=settings.model.layers)
     stages, tensor = parallel.pipeline_parallel or 1, parallel.tensor_parallel or 1
     if stages > model.num_hidden_layers:
         raise UserError("more pipeline stages than decoder layers", found=stages, expected=model.num_hidden_layers)
@@ -131,6 +134,7 @@ def make(model: LlamaConfig, settings: Settings, framework: MemoryModel, nodes: 
             expected=f"{stages} numbers",
         )
     rank = lora.rank or 0
+    again = framework.recompute if train.gradient_checkpointing is None else train.gradient_checkpointing
     return Job(
         model=model,
         framework=framework,
@@ -144,11 +148,11 @@ def make(model: LlamaConfig, settings: Settings, framework: MemoryModel, nodes: 
         tensor_parallel=tensor,
         pipeline_parallel=stages,
         sequence_parallel=parallel.sequence_parallel or 1,
-        zero_stage=parallel.zero_stage or 0,
+        zero_stage=framework.zero_stage if parallel.zero_stage is None else parallel.zero_stage,
         micro_batch_size=train.micro_batch_size or 1,
         gradient_accumulation_steps=train.gradient_accumulation_steps or 1,
         length=settings.data.max_length or model.max_position_embeddings,
-        checkpointing=bool(train.gradient_checkpointing) or any(recomputed),
+        checkpointing=again or any(recomputed),
         recomputed_layers=recomputed,
         reshard_after_forward=parallel.reshard_after_forward is not False,
         cpu_offload=bool(parallel.cpu_offload),
