@@ -97,8 +97,9 @@ def apply_config(config: dict[str, Any], changes: dict[str, Any], file: Path) ->
                     hint=did_you_mean(part, target),
                 )
             target = inner
-        near = did_you_mean(last, target)
-        if last not in target and near and _almost_equal(last, target):
+        own = [name for name in target if ".".join([*path, name]) not in changes]  # not what --set brought itself
+        near = did_you_mean(last, own)
+        if last not in target and near and _almost_equal(last, own):
             raise UserError(f"--set {CONFIG}.{key}: {file.name} has no such key", file=file, hint=near)
         if not path and last not in target:
             raise UserError(f"--set {CONFIG}.{key}: {file.name} has no such key", file=file, expected=", ".join(target))

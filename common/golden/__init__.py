@@ -139,6 +139,25 @@ def record(folder: Path, compared: Compared, versions: Mapping[str, str]) -> Pat
     return folder / FILE
 
 
+def section(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report shows of a golden.json: the losses beside the reference, step by step.
+
+    Raises KeyError, TypeError or ValueError for what `record` did not write.
+    """
+    compared = Compared(recorded["kind"], recorded["losses"], recorded["reference"])
+    versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
+    steps = range(1, len(compared.differences) + 1)
+    rows = zip(steps, compared.losses, compared.reference, compared.differences, strict=False)
+    within = f"step 1 within {FIRST_STEP_WITHIN:g}, every step within {ALL_STEPS_WITHIN:g}"
+    outcome = f"The losses are on the reference curve ({within})." if not compared.problems else "Not on the curve: "
+    return {
+        "title": f"The same loss as everywhere: {compared.kind}",
+        "text": [outcome + "; ".join(compared.problems), f"Made with {versions}."],
+        "head": ["Step", "Loss", "Reference", "Difference"],
+        "rows": [[str(n), f"{loss:.6f}", f"{expected:.6f}", f"{apart:.1e}"] for n, loss, expected, apart in rows],
+    }
+
+
 def prepare(folder: Path) -> None:
     """Write model/, adapter/ and data/ into `folder`, which is not there yet.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from common import platform, recipe
+from common import golden, platform, recipe
 from common.errors import UserError
 from common.evaluation import parameters, result
 from common.metrics import FIELDS
@@ -120,7 +120,7 @@ def read(folder: Path) -> Run:
         stages=[_stage(folder, name) for name in plan.stages],
         evaluation=_evaluation(folder / result.FILE),
         data=_json(folder / META),
-        sections=[section for name in plan.stages if (section := _section(folder / name / SECTION))],
+        sections=[section for name in plan.stages if (section := _section(folder / name / SECTION))] + _golden(folder),
         size=_known(lambda: _size(folder)),
         adapter_parameters=_known(lambda: parameters.of_adapter(folder / "adapter")),
         adapter=_folder(folder / "adapter"),
@@ -196,6 +196,17 @@ def _json(file: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError("holds no JSON object", file=file, found=type(value).__name__)
     return value
+
+
+def _golden(folder: Path) -> list[Section]:
+    """This run's losses beside the reference curve, where it was trained on the golden batches."""
+    content = _json(folder / golden.FILE)
+    if content is None:
+        return []
+    try:
+        return [Section.model_validate(golden.section(content))]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("is not a comparison with the golden curve", file=folder / golden.FILE, found=error) from None
 
 
 def _section(file: Path) -> Section | None:

@@ -39,8 +39,9 @@ def main() -> None:
     resume = last_complete(output, remove_others=args.process_index == 0)
     dist.barrier()  # nobody writes before the half-written checkpoints are gone
     tokenizer = AutoTokenizer.from_pretrained(config["model"]["path"])
+    begin_with = config["model"]["adapter"]
     trainer = SftTrainer(
-        model=load(config, device),
+        model=load(config, device, Path(begin_with) if begin_with else None),
         args=args,
         metrics_path=Path(config["metrics"]),
         resume_step=resume.step if resume else 0,

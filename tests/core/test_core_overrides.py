@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,13 @@ def test_any_value_is_taken_or_refused_in_our_words(text: str, key: str) -> None
 
 
 CONFIG: dict[str, Any] = {"optim": "adamw", "sft": {"seed": 1, "fsdp_config": {"version": 2}, "learning_rate": 1e-3}}
+
+
+def test_two_new_keys_with_almost_the_same_name() -> None:
+    """The first is not what the second may be a mistake of."""
+    asked = {"sft.adam_beta1": 0.9, "sft.adam_beta2": 0.95}
+    changed = overrides.apply_config(copy.deepcopy(CONFIG), asked, Path("sft.yaml"))
+    assert (changed["sft"]["adam_beta1"], changed["sft"]["adam_beta2"]) == (0.9, 0.95)
 
 
 def configured(*assignments: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from built_run import ATTACK
 
-from common import environment
+from common import environment, golden
 from common.report.reading import read
 from common.report.render import as_html, as_markdown
 from common.report.summary import summarize
@@ -106,6 +106,16 @@ def test_what_a_stage_says_is_shown_and_not_taken_for_markup(run: Path) -> None:
     page = Page(as_html(summarize(read(run)), []))
     assert "script" not in {name for name, _ in page.tags} and "u" not in {name for name, _ in page.tags}
     assert "3 ms" in as_html(summarize(read(run)), [])
+
+
+def test_the_golden_curve_is_a_table(run: Path) -> None:
+    curve = golden.read().curves["full"]
+    golden.record(run, golden.compare("full", [*curve[:-1], curve[-1] + 0.25]), {"framework": "1.0"})
+    text = as_markdown(summarize(read(run)))
+    assert f"| 1 | {curve[0]:.6f} | {curve[0]:.6f} | 0.0e+00 |" in text
+    assert "Not on the curve: step 20" in text and "| 2.5e-01 |" in text
+    golden.record(run, golden.compare("full", curve), {"framework": "1.0"})
+    assert "The losses are on the reference curve" in as_markdown(summarize(read(run)))
 
 
 @pytest.mark.parametrize("text", ["a | b", "# a", "<b>", "a\nb", "*a* _b_ `c` [d](e)", "&lt;"])

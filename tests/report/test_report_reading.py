@@ -116,7 +116,7 @@ def test_a_last_line_that_a_kill_cut_is_left_out_and_said(run: Path) -> None:
     assert any("cut off" in note for note in summarize(directory).notes)
 
 
-@pytest.mark.parametrize("name", ["evaluation.json", "data/meta.json", "train/section.json"])
+@pytest.mark.parametrize("name", ["evaluation.json", "data/meta.json", "train/section.json", "golden.json"])
 @pytest.mark.parametrize("text", ["{", "[1]", '[{"task": "a"}]'])
 def test_other_broken_files_are_named(run: Path, name: str, text: str) -> None:
     (run / name).write_text(text, encoding="utf-8")
