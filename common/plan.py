@@ -245,6 +245,7 @@ def _inputs(settings: Settings) -> dict[str, str]:
     """The content of local inputs, so that a run is not continued on other data."""
     paths = {"model.path": settings.model.path, "model.tokenizer": settings.model.tokenizer}
     paths |= {"data.train": settings.data.train, "data.eval": settings.data.eval}
+    paths |= {"evaluate.reading": settings.evaluate.reading}
     return {f"content of {key}": found for key, path in paths.items() if path and (found := _content(path))}
 
 

@@ -49,7 +49,7 @@ def resolve_settings(request: Request, recipe: Recipe, preset: Preset) -> tuple[
     merged = stated(recipe)
     for section, values in stated(preset).items():
         merged.setdefault(section, {}).update(values)
-    for section, key in (("data", "train"), ("data", "eval")):
+    for section, key in (("model", "path"), ("data", "train"), ("data", "eval"), ("evaluate", "reading")):
         if (relative := merged.get(section, {}).get(key)) and (request.recipe / relative).exists():
             merged[section][key] = str(request.recipe / relative)
     changes, config_changes = parse(request.assignments)
@@ -65,7 +65,7 @@ def resolve_settings(request: Request, recipe: Recipe, preset: Preset) -> tuple[
         changes["model.path"] = request.model
     if request.nproc_per_node is not None:
         changes["parallel.processes"] = request.nproc_per_node
-    for key in ("model.path", "model.tokenizer", "data.train", "data.eval"):
+    for key in ("model.path", "model.tokenizer", "data.train", "data.eval", "evaluate.reading"):
         if isinstance(changes.get(key), str):
             changes[key] = _absolute(changes[key])
     return apply_settings(merged, changes), config_changes

@@ -48,6 +48,8 @@ class Data(Strict):
     packing: Literal["none", "bfd", "concat"] | None = None
     system: str | None = None
     """A system message for conversations without one."""
+    max_per_type: int | None = Field(default=None, ge=1)
+    """Rows of one type of problem at most, so that no type outweighs the others."""
     odd_turns: Literal["drop", "stop"] | None = None
 
 
@@ -80,6 +82,8 @@ class Lora(Strict):
     alpha: float | None = Field(default=None, gt=0)
     dropout: float | None = Field(default=None, ge=0, lt=1)
     targets: str | list[str] | None = None
+    learning_rate_ratio: float | None = Field(default=None, gt=0)
+    """Learning rate of B over that of A (LoRA+); 1 is LoRA."""
     train_chat_tokens: bool | None = None
     """Also train the rows of the chat template's tokens in the embeddings and the head."""
 
@@ -110,6 +114,8 @@ class Parallel(Strict):
 class Evaluate(Strict):
     prompts: int | None = Field(default=None, ge=0)
     """Held-out conversations whose answers are generated before and after."""
+    reading: str | None = None
+    """Passages with questions, in SQuAD's layout: whether the model can still answer them."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
     retention: float | None = Field(default=None, ge=0, le=1)
