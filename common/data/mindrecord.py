@@ -99,17 +99,19 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a folder that `python -m common.data prepare` wrote")
     parser.add_argument("output", type=Path, help="the file to write")
     parser.add_argument("--length", type=int, help="ids a record; by default the --max-length of the data")
-    parser.add_argument("--pad", type=int, required=True, help="the id that fills short rows, as 128002")
+    parser.add_argument("--seq-length", type=int, help="the model's, which shifts: a record has one id more")
+    parser.add_argument("--pad", type=int, help="the id that fills short rows; by default that of the data")
     arguments = parser.parse_args()
     from common.data import stored
 
     meta = stored.read_meta(arguments.data)
-    length = arguments.length or int(meta["max_length"])
-    if not 0 <= arguments.pad < int(meta["vocabulary_size"]):
-        raise UserError(
-            "--pad is outside the vocabulary", found=arguments.pad, expected=f"below {meta['vocabulary_size']}"
-        )
-    count = write(arguments.data, arguments.output, length=length, pad=arguments.pad)
+    if arguments.length and arguments.seq_length:
+        raise UserError("--length and --seq-length say the same", expected="one of them")
+    length = arguments.seq_length + 1 if arguments.seq_length else arguments.length or int(meta["max_length"])
+    pad = int(meta["pad_id"]) if arguments.pad is None else arguments.pad
+    if not 0 <= pad < int(meta["vocabulary_size"]):
+        raise UserError("--pad is outside the vocabulary", found=pad, expected=f"below {meta['vocabulary_size']}")
+    count = write(arguments.data, arguments.output, length=length, pad=pad)
     print(json.dumps({"records": count, "length": length, "output": str(arguments.output)}))
 
 

@@ -183,6 +183,7 @@ class _Run:
             "odd_turns": options.odd_turns,
             "packing": options.packing,
             "seed": options.seed,
+            "pad_id": self.tokenizer.special_id(options.pad),
             "tokenizer": self.tokenizer.digest,
             "vocabulary_size": self.tokenizer.vocabulary_size,
             "train": {**writer.summary(), **dataclasses.asdict(self.counts)},

@@ -37,9 +37,9 @@ DTYPES = {dtype.name: dtype for dtype in (FP32, BF16, FP16)}
 
 
 def by_name(name: str) -> DType:
-    """The type called `name` (fp32, bf16, fp16) on a command line. Raises UserError for another name."""
+    """The type called `name` (fp32 or float32, bf16, fp16) on a command line. Raises UserError for another name."""
     try:
-        return DTYPES[name]
+        return by_hugging_face(name) or DTYPES[name]
     except KeyError:
         hint = did_you_mean(name, DTYPES)
         raise UserError("unknown dtype", found=name, expected=", ".join(DTYPES), hint=hint) from None

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 RECIPE = Path(__file__).resolve().parent.parent
@@ -42,3 +43,15 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def evaluation(run: Path) -> dict[str, dict[str, Any]]:
     return {row["metric"]: row for row in json.loads((run / "evaluation.json").read_text())}
+
+
+def nll(source: Any, ids: Any, labels: Any) -> tuple[float, int]:
+    """Summed negative log-likelihood of a row's trained tokens, and how many they are."""
+    from common.weights.logits import logits
+
+    length = int(np.flatnonzero(labels != -100)[-1]) + 1
+    scores = logits(source, ids[:length].tolist()).astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    log_probabilities = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    trained = np.flatnonzero(labels[1:length] != -100)
+    return -float(log_probabilities[trained, labels[trained + 1]].sum()), len(trained)

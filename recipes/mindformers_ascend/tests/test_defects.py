@@ -1,0 +1,77 @@
+"""What is wrong in the public original stays corrected (recipe.yaml, reproduces.corrected)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import regex
+import yaml
+from conftest import ROOT, run_sh
+
+from common import tokenizer as tokenizers
+from common.errors import UserError
+from common.frameworks.mindformers import configuration
+from common.tokenizer.vocabulary import SPLIT_PATTERN
+from common.weights import get, verify
+from common.weights.convert import Options
+from common.weights.source import open_source
+
+
+def test_a_weights_folder_with_and_without_a_slash(run: Path, tmp_path: Path) -> None:
+    """The original's converter took the parent of a folder without a slash at its end."""
+    sources = [f"{run / 'model'}", f"{run / 'model'}/"]
+    for number, source in enumerate(sources):
+        get.get(source, tmp_path / str(number), Options("mindspore"))
+        converted = open_source(tmp_path / str(number))
+        assert not verify.verify(open_source(run / "model"), converted, lambda _: None).problems
+
+
+def test_digits_are_split_as_llama_3_does() -> None:
+    """The original took digits one by one; Llama 3 takes up to three together."""
+    assert regex.findall(SPLIT_PATTERN, "12345 is 7") == ["123", "45", " is", " ", "7"]
+    tokens = tokenizers.load(tokenizers.TINY)
+    assert tokens.decode(tokens.encode("12345")) == "12345"
+
+
+@pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "pad_token_id", "vocab_size"])
+def test_ids_that_contradict_the_weights_are_refused(run: Path, tmp_path: Path, key: str) -> None:
+    done = run_sh("--output", tmp_path / "run", "--dry-run", "--set", f"config.model.model_config.{key}=7")
+    assert done.returncode == 0
+    content = yaml.safe_load((run / "train" / "config.yaml").read_text())
+    content["model"]["model_config"][key] = 7
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=f"{key} contradicts the weights"):
+        configuration.read(file)
+    own = configuration.read(run / "train" / "config.yaml")[1]["model"]["model_config"]
+    tokens = tokenizers.load(run / "weights")
+    assert own["bos_token_id"] == tokens.special["<|begin_of_text|>"]
+    assert own["eos_token_id"] == tokens.special["<|end_of_text|>"]
+    assert own["pad_token_id"] == tokens.special["<|finetune_right_pad_id|>"]
+
+
+def test_weights_that_the_checkpoint_lacks_are_an_error(run: Path, tmp_path: Path) -> None:
+    """MindFormers would train them from random numbers, with one warning among hundreds of lines."""
+    from mindspore import load_checkpoint, save_checkpoint
+
+    output = tmp_path / "run"
+    for name in ("weights", "data", "train"):
+        shutil.copytree(run / name, output / name)
+    shutil.copyfile(run / "plan.yaml", output / "plan.yaml")
+    file = output / "weights" / "llama3.ckpt"
+    held = load_checkpoint(str(file))
+    missing = "model.layers.2.feed_forward.w1.weight"
+    file.unlink()
+    save_checkpoint([{"name": name, "data": data} for name, data in held.items() if name != missing], str(file))
+    config = output / "train" / "config.yaml"
+    config.write_text(config.read_text().replace(str(run), str(output)))
+    command = [sys.executable, str(ROOT / "recipes" / "mindformers_ascend" / "train.py"), "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert f"error: {file}: weights of the model are not in the checkpoint" in done.stderr and missing in done.stderr
+    assert "Traceback" not in done.stderr.split("error: ")[-1]
+    assert not list((output / "mindformers" / "checkpoint").rglob("*.ckpt"))
