@@ -83,8 +83,12 @@ def prepare(
 @app.command()
 def convert(
     input: Annotated[str, typer.Option(help="a file, a glob, a directory, a `datasets` folder or a hub id")],
-    output: Annotated[Path, typer.Option(help="the file to write")],
-    format: Annotated[str, typer.Option(help="conversation, messages or text")],
+    output: Annotated[Path | None, typer.Option(help="the file to write; --select also to standard output")] = None,
+    format: Annotated[str | None, typer.Option(help="conversation, messages or text")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="prompts for evaluation from SQuAD: the first question of each paragraph, or all"),
+    ] = None,
     source: Annotated[str, typer.Option(help="the layout of the input; auto recognises it")] = "auto",
     column: Annotated[list[str] | None, typer.Option(help="LAYOUT_COLUMN=COLUMN_OF_THE_FILE, repeatable")] = None,
     system: Annotated[str | None, typer.Option(help="the system message where a conversation has none")] = None,
@@ -95,6 +99,11 @@ def convert(
     from common.data.convert import convert as run
     from common.data.progress import token_progress
 
+    if select is not None:
+        _write_questions(input, output, select, format, source)
+        return
+    if format is None or output is None:
+        raise UserError("--output and --format are missing", expected="--format conversation, messages or text")
     check_choice("--on-error", on_error, ON_ERROR)
     check_choice("--odd-turns", odd_turns, ODD_TURNS)
     with token_progress(input) as progress:
@@ -127,6 +136,18 @@ def inspect(
     from common.data.inspect import show
 
     show(data, Console(), tokenizer=tokenizer, samples=samples, bins=bins)
+
+
+def _write_questions(input: str, output: Path | None, select: str, format: str | None, source: str) -> None:
+    from common.data import questions
+
+    check_choice("--select", select, questions.SELECT)
+    if source not in ("squad", "auto") or format is not None:
+        raise UserError("--select is for questions of SQuAD as prompts", expected="--source squad, and no --format")
+    count = questions.write(input, select, output)
+    Console(stderr=True).print(f"{count:,} prompts")
+    if output is not None:
+        print(output)
 
 
 def column_names(pairs: list[str] | None) -> dict[str, str]:

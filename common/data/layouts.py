@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.data.columns import child, is_text, list_of_structs, string
 from common.data.records import ASSISTANT, DOCUMENT, ROLES, USER, Batch, documents, integers, pairs
 from common.errors import did_you_mean
 
@@ -89,27 +91,6 @@ def text(value: Any, key: str) -> str:
     return value
 
 
-def _string(table: pa.RecordBatch, name: str) -> pa.StringArray | None:
-    """A column without nulls as plain strings, else None."""
-    at = table.schema.get_field_index(name)
-    if at < 0:
-        return None
-    return plain_strings(table.column(at))
-
-
-def plain_strings(array: pa.Array) -> pa.StringArray | None:
-    """The array as pa.string() when it is text without nulls, else None."""
-    if array.null_count:
-        return None
-    if pa.types.is_string(array.type):
-        return array
-    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
-        return array.cast(pa.string())
-    if pa.types.is_dictionary(array.type) and pa.types.is_string(array.type.value_type):
-        return array.dictionary_decode()
-    return None
-
-
 class Alpaca(Layout):
     """{"instruction", "input", "output"}: the question stands in Alpaca's prompt."""
 
@@ -121,11 +102,11 @@ class Alpaca(Layout):
         return pa.schema([(self.column(name), pa.string()) for name in ("instruction", "input", "output")])
 
     def columns(self, table: pa.RecordBatch) -> Batch | None:
-        instruction = _string(table, self.column("instruction"))
-        output = _string(table, self.column("output"))
+        instruction = string(table, self.column("instruction"))
+        output = string(table, self.column("output"))
         at = table.schema.get_field_index(self.column("input"))
         extra = pa.nulls(len(table), pa.string()) if at < 0 else table.column(at)
-        if instruction is None or output is None or (extra.null_count < len(extra) and not _is_text(extra.type)):
+        if instruction is None or output is None or (extra.null_count < len(extra) and not is_text(extra.type)):
             return None
         extra = pc.fill_null(extra.cast(pa.string()), "")
         return pairs(self._questions(instruction, extra), output)
@@ -173,8 +154,8 @@ class Contest(Layout):
         return pa.schema([(self.column(name), pa.string()) for name in self.required])
 
     def columns(self, table: pa.RecordBatch) -> Batch | None:
-        problem = _string(table, self.column("problem"))
-        solution = _string(table, self.column("solution"))
+        problem = string(table, self.column("problem"))
+        solution = string(table, self.column("solution"))
         if problem is None or solution is None:
             return None
         return pairs(pc.binary_join_element_wise(ALPACA_NO_INPUT, problem, ALPACA_END, ""), solution)
@@ -205,11 +186,11 @@ class Messages(Layout):
         return self.column(self.content_names[0])
 
     def columns(self, table: pa.RecordBatch) -> Batch | None:
-        messages = _list_of_structs(table, self.column(self.required[0]))
+        messages = list_of_structs(table, self.column(self.required[0]))
         if messages is None:
             return None
         offsets, values = messages
-        role, content = (_child(values, name) for name in (self._role, self._content))
+        role, content = (child(values, name) for name in (self._role, self._content))
         if role is None or content is None or (np.diff(offsets) == 0).any():
             return None
         coded = role.dictionary_encode()
@@ -261,11 +242,11 @@ class Firefly(Layout):
         return pa.schema([(self.column("conversation"), pa.list_(turn))])
 
     def columns(self, table: pa.RecordBatch) -> Batch | None:
-        rounds = _list_of_structs(table, self.column("conversation"))
+        rounds = list_of_structs(table, self.column("conversation"))
         if rounds is None:
             return None
         offsets, values = rounds
-        human, assistant = (_child(values, self.column(name)) for name in ("human", "assistant"))
+        human, assistant = (child(values, self.column(name)) for name in ("human", "assistant"))
         if human is None or assistant is None or (np.diff(offsets) == 0).any():
             return None
         flat = pairs(human, assistant)
@@ -286,6 +267,18 @@ class Firefly(Layout):
         return [turns]
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question of SQuAD with its passage, as it is asked."""
+
+    id: str | None
+    prompt: str
+    answers: list[str]
+    """All reference answers, at least one."""
+    first: bool
+    """Of its paragraph."""
+
+
 class Squad(Layout):
     """SQuAD v1.1: articles of paragraphs with questions; one conversation a question, its first answer."""
 
@@ -302,7 +295,11 @@ class Squad(Layout):
         return None  # an article makes many rows; there are few articles
 
     def record(self, value: Mapping[str, Any]) -> list[Turns]:
-        made: list[Turns] = []
+        return [[(USER, each.prompt), (ASSISTANT, each.answers[0])] for each in self.questions(value)]
+
+    def questions(self, value: Mapping[str, Any]) -> list[Question]:
+        """All questions of an article; raises RecordError."""
+        made: list[Question] = []
         key = self.column("paragraphs")
         for place, paragraph in enumerate(_list(value, key, self.required)):
             where = f"{key}[{place}]"
@@ -310,11 +307,12 @@ class Squad(Layout):
                 passage = text(paragraph["context"], f"{where}.context")
                 for number, entry in enumerate(paragraph["qas"]):
                     at = f"{where}.qas[{number}]"
-                    question = text(entry["question"], f"{at}.question")
+                    prompt = squad_prompt(passage, text(entry["question"], f"{at}.question"))
                     if not entry["answers"]:
                         raise RecordError(f"{at} has no answer", expected="SQuAD v1.1, where every question has one")
-                    answer = text(entry["answers"][0]["text"], f"{at}.answers[0].text")
-                    made.append([(USER, squad_prompt(passage, question)), (ASSISTANT, answer)])
+                    answers = [text(each["text"], f"{at}.answers[].text") for each in entry["answers"]]
+                    name = text(entry["id"], f"{at}.id") if "id" in entry else None
+                    made.append(Question(name, prompt, answers, number == 0))
             except (KeyError, TypeError) as error:
                 expected = "context and qas, each with question and answers"
                 raise RecordError(f"{where} is not a paragraph of SQuAD", str(error), expected) from None
@@ -336,7 +334,7 @@ class Text(Layout):
         return pa.schema([(self.column("text"), pa.string())])
 
     def columns(self, table: pa.RecordBatch) -> Batch | None:
-        texts = _string(table, self.column("text"))
+        texts = string(table, self.column("text"))
         return None if texts is None else documents(texts)
 
     def record(self, value: Mapping[str, Any]) -> list[Turns]:
@@ -361,10 +359,6 @@ LAYOUTS: dict[str, type[Layout]] = {
 }
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _list(value: Mapping[str, Any], key: str, required: tuple[str, ...]) -> list[Any]:
     if key not in value:
         near = did_you_mean(key, value)
@@ -376,24 +370,3 @@ def _list(value: Mapping[str, Any], key: str, required: tuple[str, ...]) -> list
     if not entries:
         raise RecordError(f"{key!r} is empty", "[]", "at least one entry")
     return entries
-
-
-def _list_of_structs(table: pa.RecordBatch, name: str) -> tuple[Any, pa.StructArray] | None:
-    """The offsets from 0 (int64) and the values of a column of lists of structs, or None where there is a null."""
-    at = table.schema.get_field_index(name)
-    if at < 0:
-        return None
-    column = table.column(at)
-    kind = column.type
-    if column.null_count or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return None
-    if not pa.types.is_struct(kind.value_type):
-        return None
-    offsets = integers(column.offsets)
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-    return (offsets - offsets[0], values) if values.null_count == 0 else None
-
-
-def _child(values: pa.StructArray, name: str) -> pa.StringArray | None:
-    at = values.type.get_field_index(name)
-    return None if at < 0 else plain_strings(values.field(at))

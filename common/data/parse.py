@@ -76,7 +76,7 @@ def _record_by_record(block: Block, layout: Layout) -> Parsed:
     source: list[int] = []
     problems: list[Problem] = []
     row = -1
-    for row, value in enumerate(_values(block, layout)):
+    for row, value in enumerate(values(block, layout)):
         try:
             if isinstance(value, RecordError):
                 raise value
@@ -92,7 +92,8 @@ def _record_by_record(block: Block, layout: Layout) -> Parsed:
     return _without_blank(Parsed(batch, problems, row + 1, 0, lambda: line_numbers(block)), layout)
 
 
-def _values(block: Block, layout: Layout) -> Iterator[Any]:
+def values(block: Block, layout: Layout) -> Iterator[Any]:
+    """The records of a block as they stand in it, a RecordError in place of one that cannot be read."""
     if block.table is not None:
         yield from block.table.to_pylist()
         return

@@ -13,7 +13,7 @@ from typing import Any
 from common.data import blocks, files
 from common.data.files import InputFile
 from common.data.layouts import LAYOUTS, Layout, Messages
-from common.data.parse import _values
+from common.data.parse import values
 from common.errors import UserError, did_you_mean
 
 _HUB_ID = re.compile(r"(?:[a-z]+:)?[\w.-]+/[\w.-]+")
@@ -88,7 +88,7 @@ def _first_record(file: InputFile) -> dict[str, Any] | None:
             name: column[0].as_py() for name, column in zip(block.table.schema.names, block.table.columns, strict=True)
         }
     layout = LAYOUTS["text"]()
-    value = next(_values(block, layout), None)
+    value = next(values(block, layout), None)
     if isinstance(value, dict):
         return value
     if isinstance(value, Exception):

@@ -63,6 +63,13 @@ def generate(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object a line: prompt, answer, tokens, ended.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write JSON lines there: the prompts' rows with prediction. Interrupted, the same call goes on.",
+        ),
+    ] = None,
     python: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="An interpreter with torch and transformers.", show_default="the run's own"),
@@ -71,6 +78,7 @@ def generate(
     """Ask a fine-tuned model. Answers go to standard output, everything else to standard error."""
     import dataclasses
     import json
+    import time
 
     from rich.console import Console
 
@@ -79,6 +87,8 @@ def generate(
 
     if raw and (template is not None or system is not None):
         raise UserError("--raw sends the text as it is: it takes neither --template nor --system")
+    if output is not None and output.exists():
+        raise UserError("the output exists", file=output, hint="remove it, or choose another output")
     sampling = generating.Sampling(max_new_tokens, batch_size, temperature, top_p, seed)
     sampling.check()
     subject = subjects.find(model, adapter)
@@ -86,11 +96,18 @@ def generate(
     render = None if raw else generating.asker(subject, tokens, template, system)
     asked = generating.questions(subject, tokens, render, prompt or [], prompts)
     console = Console(stderr=True, highlight=False)
-    with console.status(f"asking {subject.adapter or subject.model} ..."):
+    journal = output.with_name(output.name + ".answers") if output else None
+    made, started = [], time.monotonic()
+    with console.status(f"asking {subject.adapter or subject.model} ...") as status:
         found = generating.answers(
-            subject, tokens, asked, sampling, end_id=render.end_id if render else None, python=python
+            subject, tokens, asked, sampling, end_id=render.end_id if render else None, python=python, journal=journal
         )
         for number, each in enumerate(found, 1):
+            rate = number / max(time.monotonic() - started, 1e-9)
+            status.update(f"{number}/{len(asked)} answers, {rate:.2f} samples/s")
+            if output is not None:
+                made.append(each)
+                continue
             if json_:
                 print(json.dumps(dataclasses.asdict(each), ensure_ascii=False), flush=True)
                 continue
@@ -99,6 +116,11 @@ def generate(
             print(each.answer, flush=True)
             if not each.ended:
                 console.print(f"(cut at {each.tokens} tokens: --max-new-tokens)", style="dim", markup=False)
+    if output is not None and journal is not None:
+        generating.write_answers(output, asked, made)
+        journal.unlink()
+        console.print(f"{len(made)} answers, {len(made) / (time.monotonic() - started):.2f} samples/s", markup=False)
+        print(output)
 
 
 app.command("squad")(scoring.score_squad)

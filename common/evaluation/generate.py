@@ -18,8 +18,10 @@ from common.environment import ROOT
 from common.errors import RunError, UserError
 from common.evaluation import prompts as asking
 from common.evaluation.prompts import Asker, Prompt
+from common.evaluation.resumable import Journal
 from common.evaluation.subject import Subject
 from common.evaluation.transformers_backend import CALLER_VARIABLE
+from common.files import fingerprint, write_text
 from common.plan import expand
 from common.tokenizer import Tokenizer, load
 from common.tokenizer.vocabulary import BEGIN_OF_TEXT, RIGHT_PAD
@@ -123,22 +125,78 @@ def answers(
     *,
     end_id: int | None = None,
     python: Path | None = None,
+    journal: Path | None = None,
 ) -> Iterator[Answer]:
     """The answers, in order, as they come.
 
     `end_id` ends an answer beside the model's own end tokens; `python` is the interpreter that has
-    torch and transformers. Raises UserError where there is none, RunError where generating fails.
+    torch and transformers. `journal` is a file that keeps the answers: what is in it is not asked again.
+    Raises UserError where there is no interpreter, RunError where generating fails.
     """
     sampling.check()
     check_length(questions, subject, sampling)
     eos_ids = list(dict.fromkeys([*([end_id] if end_id is not None else []), *subject.eos_ids]))
+    prompts = [question.ids for question in questions]
+    if journal is None:
+        found = _generated(subject, tokens, prompts, sampling, eos_ids, python)
+    else:
+        found = _kept(subject, tokens, prompts, sampling, eos_ids, python, journal)
+    for question, ids in zip(questions, found, strict=True):
+        ended = bool(ids) and ids[-1] in eos_ids
+        text = tokens.decode(ids[:-1] if ended else ids, skip_special=True)
+        yield Answer(question.shown, text, len(ids), ended)
+
+
+def _kept(
+    subject: Subject,
+    tokens: Tokenizer,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    eos_ids: list[int],
+    python: Path | None,
+    file: Path,
+) -> Iterator[list[int]]:
+    """The answers in the journal, and the others as they come, which are written to it."""
+    if sampling.temperature > 0:
+        hint = "leave out --temperature, or --output"
+        raise UserError("sampled answers cannot be gone on with: each start draws others", hint=hint)
+    identity = {
+        "model": fingerprint(subject.model),
+        "adapter": fingerprint(subject.adapter) if subject.adapter else None,
+        "quantization": subject.quantization,
+        "dtype": subject.dtype,
+        "eos_ids": eos_ids,
+        "max_new_tokens": sampling.max_new_tokens,
+    }
+    with Journal(file, identity) as journal:
+        left = [list(ids) for ids in dict.fromkeys(map(tuple, prompts)) if journal.get(ids) is None]
+        made = _generated(subject, tokens, left, sampling, eos_ids, python) if left else iter(())
+        for prompt in prompts:
+            if (answer := journal.get(prompt)) is None:
+                answer = next(made, None)
+                if answer is None:
+                    raise RunError("the model gave fewer answers than it was asked for", file=subject.model)
+                journal.add([prompt], [answer])
+            yield answer
+        if next(made, None) is not None:  # also lets the worker end by itself
+            raise RunError("the model gave more answers than it was asked for", file=subject.model)
+
+
+def _generated(
+    subject: Subject,
+    tokens: Tokenizer,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    eos_ids: list[int],
+    python: Path | None,
+) -> Iterator[list[int]]:
     request = {
         "model": str(subject.model),
         "adapter": str(subject.adapter) if subject.adapter else None,
         "quantization": subject.quantization,
         "dtype": subject.dtype,
         **_device(subject),
-        "prompts": [question.ids for question in questions],
+        "prompts": prompts,
         "pad_id": tokens.special.get(RIGHT_PAD, tokens.special_id(BEGIN_OF_TEXT)),
         "eos_ids": eos_ids,
         "max_new_tokens": sampling.max_new_tokens,
@@ -147,10 +205,16 @@ def answers(
         "top_p": sampling.top_p,
         "seed": sampling.seed,
     }
-    for question, ids in zip(questions, _work(interpreter(subject, python), request, subject), strict=True):
-        ended = bool(ids) and ids[-1] in eos_ids
-        text = tokens.decode(ids[:-1] if ended else ids, skip_special=True)
-        yield Answer(question.shown, text, len(ids), ended)
+    return _work(interpreter(subject, python), request, subject)
+
+
+def write_answers(file: Path, questions: list[Prompt], answers: list[Answer]) -> None:
+    """Write JSON lines as the scoring commands read them, whole or not at all."""
+    rows = [
+        {**question.row, "prompt": answer.prompt, "prediction": answer.answer, "ended": answer.ended}
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def interpreter(subject: Subject, given: Path | None = None) -> str:

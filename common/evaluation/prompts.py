@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common.data import layouts, records, templates
-from common.data.tokens import Renderer
+from common.data.asking import PromptRenderer
 from common.errors import UserError
 from common.tokenizer import Tokenizer
 from common.tokenizer.vocabulary import BEGIN_OF_TEXT
 
-Turns = list[tuple[int, str]]
 LINE = 'a text, {"prompt": TEXT}, {"messages": [{"role", "content"}, ...]} or {"prompt_ids": [...]}'
 
 
@@ -24,51 +22,32 @@ class Prompt:
     shown: str
     """As it was given."""
     ids: list[int]
+    row: dict[str, Any] = field(default_factory=dict)
+    """What else stood in its row: id, label, ..."""
 
 
 class Asker:
-    """Turns questions into the ids of a prompt, with the template's own rendering of training data.
-
-    `system` is the system message of conversations without one. `source` is the layout that the
-    training data had: questions of Alpaca's stand in Alpaca's prompt.
-    """
+    """Turns questions into prompts rendered as training data are, and keeps how each was given."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: str, *, system: str | None = None, source: str | None = None
     ) -> None:
         self.tokenizer = tokenizer
-        self.template = templates.get(template)
-        self.system = system
-        self.wrapped = source == layouts.Alpaca.name
-        self._renderer = Renderer(self.template, tokenizer)
+        self._renderer = PromptRenderer(tokenizer, template, system=system, source=source)
 
     @property
     def end_id(self) -> int:
         """The token that ends an answer."""
-        return self.tokenizer.special_id(self.template.end)
+        return self._renderer.end_id
 
     def question(self, text: str) -> Prompt:
         """One question without anything before it."""
-        asked = layouts.alpaca_prompt(text) if self.wrapped else text
-        return Prompt(text, self._ids([(records.USER, asked)]))
+        return Prompt(text, self._renderer.question(text))
 
-    def conversation(self, turns: Turns) -> Prompt:
+    def conversation(self, messages: list[Any]) -> Prompt:
         """A conversation that ends with the user's turn."""
-        ids = self._ids(turns)
+        ids = self._renderer.conversation(messages)
         return Prompt(self.tokenizer.decode(ids), ids)
-
-    def _ids(self, turns: Turns) -> list[int]:
-        # What stands before the last answer does not depend on the answer: any will do
-        batch = records.from_turns([[*turns, (records.ASSISTANT, ".")]], [0])
-        if self.system is not None:
-            batch = batch.with_system(self.system)
-        _, odd, problems = records.check(batch)
-        if problems or odd.any():
-            found, expected = (problems[0].found, problems[0].expected) if problems else (None, None)
-            raise UserError("not a conversation that ends with a question", found=found, expected=expected)
-        rows = self._renderer.render(batch, parallel=False)
-        prompt: list[int] = rows.ids[: int(rows.prompt[0])].tolist()
-        return prompt
 
 
 def raw(tokenizer: Tokenizer, text: str) -> Prompt:
@@ -97,7 +76,10 @@ def from_file(tokenizer: Tokenizer, asker: Asker | None, file: Path) -> Iterator
         if not line.strip():
             continue
         try:
-            yield _from_value(tokenizer, asker, json.loads(line))
+            value = json.loads(line)
+            row = value if isinstance(value, dict) else {}
+            others = {name: each for name, each in row.items() if name not in ("prompt", "prompt_ids", "messages")}
+            yield replace(_from_value(tokenizer, asker, value), row=others)
         except json.JSONDecodeError as error:
             raise UserError("is not JSON", file=file, line=number, found=str(error), expected=LINE) from None
         except UserError as error:
@@ -122,16 +104,5 @@ def _from_value(tokenizer: Tokenizer, asker: Asker | None, value: Any) -> Prompt
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
         if asker is None:
             raise UserError("messages need a template", hint="leave out --raw")
-        return asker.conversation([_turn(each) for each in value["messages"]])
+        return asker.conversation(value["messages"])
     raise UserError("is no prompt", found=json.dumps(value, ensure_ascii=False)[:80], expected=LINE)
-
-
-def _turn(message: Any) -> tuple[int, str]:
-    role = message.get("role") if isinstance(message, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    if role not in records.ROLES or not isinstance(content, str):
-        found = json.dumps(message, ensure_ascii=False)[:80]
-        raise UserError(
-            "is no message", found=found, expected='{"role": "system", "user" or "assistant", "content": TEXT}'
-        )
-    return records.ROLES[role], content
