@@ -113,8 +113,12 @@ class MemoryModel(Strict):
     """Optimizer state of one trained parameter, without the fp32 copy: AdamW's two fp32 moments are 8."""
     step_bytes: int = Field(default=0, ge=0)
     """What one trained parameter takes for the time of the optimizer's step; a foreach optimizer's copies."""
+    fused_norms: bool = False
+    """Whether a fused kernel computes the norms: they then keep their input alone, and no fp32 copy of it."""
     loss_chunk: int | None = Field(default=None, ge=1)
     """Tokens whose logits exist at one time. Not stated: those of the whole micro-batch."""
+    logit_bytes: int = Field(default=12, ge=1)
+    """Of one logit at the peak of the loss: log-softmax and two gradients in fp32 are 12; four copies in bf16 are 8."""
     loading: Literal["layer", "model"] = "model"
     """What a process holds while loading, beside its own share: one layer, or the whole model in the host's memory."""
     process_gib: float = Field(default=0.5, ge=0)

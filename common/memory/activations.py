@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from common.memory.job import FP32, Job, shapes
 
-# The backward pass of a cross-entropy over fp32 logits: the log-softmax, its gradient, and the loss's own
-LOGIT_BYTES = 3 * FP32
 # The last norm: its input, its fp32 copy, the normalized one and what the head multiplies
 LAST_NORM_ELEMENTS, LAST_NORM_FP32 = 3, 1
 
@@ -22,10 +20,11 @@ def tokens(job: Job) -> int:
 def layer(job: Job) -> int:
     """All that one decoder layer keeps of one micro-batch where it is not computed again.
 
-    Per token, in elements: both norms keep an fp32 copy of their input. Trained matrices keep their
-    inputs; frozen ones keep nothing, but LoRA beside them does. The MLP keeps gate, up and silu(gate).
+    Per token, in elements: both norms keep an fp32 copy of their input, unless one kernel computes them.
+    Trained matrices keep their inputs; frozen ones keep nothing, but LoRA beside them does. The MLP keeps
+    gate, up and silu(gate).
     """
-    model = job.model
+    model, fused = job.model, job.framework.fused_norms
     hidden, ffn = model.hidden_size, model.intermediate_size
     queries, keys = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
     attention = 2 * queries + 2 * keys  # rotated queries and keys, values, the result
@@ -33,7 +32,7 @@ def layer(job: Job) -> int:
     whole = hidden  # the sum between attention and MLP
     masks = masks_shared = 0  # a byte an element
     if not job.lora:
-        whole += 4 * hidden  # both norms normalized, and scaled
+        whole += 2 * hidden if fused else 4 * hidden  # what both norms give; without scaling, too, if not fused
         shared += queries + ffn  # the inputs of o_proj and down_proj
     else:
         inputs = {name: shape[1] for name, shape in shapes(model).items() if name in job.lora_targets}
@@ -46,8 +45,9 @@ def layer(job: Job) -> int:
         else:
             whole += sum(hidden for group in columns if any(name in inputs for name in group))
             shared += sum(inputs.get(name, 0) for name in rows)
+    norms = 0 if fused else 2 * FP32 * hidden
     split = job.weights_bytes * shared + masks_shared
-    per_token = 2 * FP32 * hidden + job.weights_bytes * whole + masks + split / job.tensor_parallel
+    per_token = norms + job.weights_bytes * whole + masks + split / job.tensor_parallel
     return round(tokens(job) * per_token)
 
 
@@ -71,6 +71,6 @@ def kept(job: Job, stage: int, layers: int) -> int:
 def loss(job: Job) -> int:
     """Logits, their gradients, and what the last norm keeps. On the last pipeline stage."""
     at_once = min(tokens(job), job.framework.loss_chunk or tokens(job))
-    logits = at_once * LOGIT_BYTES * job.model.vocab_size // job.tensor_parallel
+    logits = at_once * job.framework.logit_bytes * job.model.vocab_size // job.tensor_parallel
     norm = LAST_NORM_ELEMENTS * job.weights_bytes + LAST_NORM_FP32 * FP32
     return logits + tokens(job) * job.model.hidden_size * norm
