@@ -1,4 +1,4 @@
-"""python -m tools list | plan | lint | schema | readme: what a person calls by name."""
+"""python -m tools list | plan | doctor | lint | schema | readme: what a person calls by name."""
 
 from common.environment import enter_light
 
@@ -15,6 +15,7 @@ import typer  # noqa: E402
 from common import cli  # noqa: E402
 from common.errors import EXIT_FAILED, UserError, did_you_mean  # noqa: E402
 from tools import listing  # noqa: E402
+from tools.doctor import command as doctoring  # noqa: E402
 from tools.generated import documents  # noqa: E402
 from tools.lint import run  # noqa: E402
 from tools.lint.tree import Tree  # noqa: E402
@@ -50,6 +51,7 @@ def list_(
 
 
 app.command()(planning.plan)
+app.command()(doctoring.doctor)
 
 
 @app.command()
