@@ -52,8 +52,14 @@ def layer(job: Job) -> int:
 
 
 def layer_gradients(job: Job) -> int:
-    """Gradients of activations that exist at once within one layer's backward pass: those of the MLP."""
-    return round(tokens(job) * 3 * job.weights_bytes * job.model.intermediate_size / job.tensor_parallel)
+    """Gradients of activations that exist at once within one layer's backward pass.
+
+    Those of the MLP's three inner tensors, of the layer's output and the sum before the MLP, and of the norm
+    between them, in fp32.
+    """
+    hidden, ffn = job.model.hidden_size, job.model.intermediate_size
+    split = 3 * job.weights_bytes * ffn / job.tensor_parallel
+    return round(tokens(job) * (split + 2 * job.weights_bytes * hidden + FP32 * hidden))
 
 
 def checkpoint(job: Job) -> int:
