@@ -123,6 +123,50 @@ def generate(
         print(output)
 
 
+@app.command()
+def perplexity(
+    model: Annotated[Path, typer.Option(help="A model folder (RUN/model), or an adapter folder (RUN/adapter).")],
+    data: Annotated[str, typer.Option(help="Prepared data (RUN/data), or a file, a glob, a folder or a hub id.")],
+    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter folder to put on the model.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="The prompt template of raw data.", show_default="the one it was trained with")
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=2, metavar="N", help="Tokens of a raw document at most.")] = 2048,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Documents that are measured at once.")] = 1,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object: loss, perplexity, tokens, documents.")
+    ] = False,
+    python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="An interpreter with torch and transformers.", show_default="the run's own"),
+    ] = None,
+) -> None:
+    """Loss (nats a token) and perplexity on held-out data, over the tokens that training would train."""
+    import json
+
+    from rich.console import Console
+
+    from common.evaluation import generate as generating
+    from common.evaluation import held_out
+    from common.evaluation import subject as subjects
+
+    subject = subjects.find(model, adapter)
+    tokens = generating.tokenizer(subject)
+    found = held_out.documents(subject, tokens, data, template, max_length)
+    with Console(stderr=True, highlight=False).status("measuring ...") as status:
+        loss = held_out.measure(
+            subject,
+            tokens,
+            found,
+            batch_size=batch_size,
+            python=python,
+            progress=lambda done: status.update(f"{done}/{len(found)} documents"),
+        )
+    shown = {"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens, "documents": len(found)}
+    text = f"loss {loss.mean:.4f}, perplexity {loss.perplexity:.4f}, {loss.tokens:,} tokens of {len(found):,} documents"
+    print(json.dumps(shown) if json_ else text)
+
+
 app.command("squad")(scoring.score_squad)
 app.command("math")(scoring.score_math)
 app.command("contest")(scoring.score_contest)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common import platform
-from common.environment import ROOT
 from common.errors import RunError, UserError
 from common.evaluation import prompts as asking
+from common.evaluation import worker
 from common.evaluation.prompts import Asker, Prompt
 from common.evaluation.resumable import Journal
 from common.evaluation.subject import Subject
-from common.evaluation.transformers_backend import CALLER_VARIABLE
 from common.files import fingerprint, write_text
-from common.plan import expand
 from common.tokenizer import Tokenizer, load
 from common.tokenizer.vocabulary import BEGIN_OF_TEXT, RIGHT_PAD
-
-WORKER = "common.evaluation.transformers_worker"
-# Nothing is fetched, and what libraries have to say of themselves is not the answer's business
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -191,11 +171,8 @@ def _generated(
     python: Path | None,
 ) -> Iterator[list[int]]:
     request = {
-        "model": str(subject.model),
-        "adapter": str(subject.adapter) if subject.adapter else None,
-        "quantization": subject.quantization,
-        "dtype": subject.dtype,
-        **_device(subject),
+        "task": "generate",
+        **worker.loading(subject),
         "prompts": prompts,
         "pad_id": tokens.special.get(RIGHT_PAD, tokens.special_id(BEGIN_OF_TEXT)),
         "eos_ids": eos_ids,
@@ -205,7 +182,7 @@ def _generated(
         "top_p": sampling.top_p,
         "seed": sampling.seed,
     }
-    return _work(interpreter(subject, python), request, subject)
+    return worker.work(worker.interpreter(subject, python), request, subject)
 
 
 def write_answers(file: Path, questions: list[Prompt], answers: list[Answer]) -> None:
@@ -215,79 +192,6 @@ def write_answers(file: Path, questions: list[Prompt], answers: list[Answer]) ->
         for question, answer in zip(questions, answers, strict=True)
     ]
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def interpreter(subject: Subject, given: Path | None = None) -> str:
-    """The Python that answers: `given`, the one that the run was made with, this one, or the one that was called."""
-    if given is not None:
-        if not os.access(given, os.X_OK) or given.is_dir():
-            raise UserError("is no interpreter", file=given)
-        return str(given)
-    own, caller = subject.plan.get("python"), os.environ.get(CALLER_VARIABLE)
-    if isinstance(own, str) and os.access(own, os.X_OK):
-        return own
-    needed = ["torch", "transformers", *(["peft"] if subject.adapter else [])]
-    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
-    if not lacking:
-        return sys.executable
-    if caller is not None and os.access(caller, os.X_OK):
-        return caller
-    recipe = subject.plan.get("recipe")
-    hint = (
-        f"bash recipes/{recipe}/run.sh makes the environment that has them"
-        if recipe
-        else "name an interpreter that has them with --python"
-    )
-    raise UserError(f"this Python has no {' and no '.join(lacking)}", file=sys.executable, expected=own, hint=hint)
-
-
-def _device(subject: Subject) -> dict[str, str | None]:
-    """Where the run's platform puts a model, and the plugin that makes torch know its devices."""
-    name = subject.plan.get("platform")
-    known = platform.read(name) if name in platform.identifiers() else None
-    framework = known.frameworks.get("torch") if known else None
-    if known is None or framework is None:
-        return {"device_map": "auto", "plugin": None}
-    # Over all devices where one is too small; a platform without devices of its own is one place
-    return {"device_map": "auto" if known.detect else framework.device, "plugin": framework.plugin}
-
-
-def _work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[list[int]]:
-    variables = {
-        **os.environ,
-        **{name: expand(str(value)) for name, value in subject.plan.get("environment", {}).items()},
-        **QUIET,
-    }
-    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    with subprocess.Popen(
-        [python, "-m", WORKER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=variables,
-        text=True,
-        encoding="utf-8",
-    ) as worker:
-        assert worker.stdin is not None and worker.stdout is not None
-        try:
-            with worker.stdin as pipe:
-                json.dump(request, pipe)
-        except BrokenPipeError:
-            pass  # it has ended, and said why
-        try:
-            for line in worker.stdout:
-                value = json.loads(line)
-                if isinstance(value, dict):
-                    raise RunError("the model could not be asked", file=subject.model, found=value["error"])
-                yield value
-        except BaseException:
-            worker.kill()
-            raise
-    if worker.returncode == -signal.SIGKILL:
-        raise RunError("generating was killed from outside (signal 9), most likely because the memory ran out")
-    if worker.returncode:
-        raise RunError(
-            "generating failed; its messages are above", found=f"exit status {worker.returncode} of {python}"
-        )
 
 
 def questions(

@@ -1,7 +1,8 @@
-"""Loads a model with transformers and answers prompts: the part of `generate` that needs a framework.
+"""Loads a model with transformers, answers prompts or measures losses: what needs a framework.
 
-Standard library and the framework only. The request comes as one JSON object on standard input, answers
-go as one JSON list of token ids a line to standard output, a failure as {"error": TEXT}.
+Standard library and the framework only. The request comes as one JSON object on standard input; answers go
+as one JSON list a line to standard output: token ids, or the sum of a loss and its tokens. A failure goes
+as {"error": TEXT}.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 from common.cli import TRACEBACK_VARIABLE
 from common.errors import EXIT_FAILED
 from common.evaluation.transformers_backend import generate
+from common.evaluation.transformers_loss import losses
 from common.process import die_with_parent
 
 _DTYPE_SINCE = (4, 56)  # transformers: before, the argument `dtype` was called torch_dtype
@@ -50,6 +52,10 @@ def work(request: dict[str, Any], answers: TextIO) -> None:
     """Write the answers to `answers`, one batch after the other."""
     import torch
 
+    if request["task"] == "loss":
+        for each in losses(load(request), request["documents"], request["pad_id"], request["batch_size"]):
+            print(json.dumps(each), file=answers, flush=True)
+        return
     torch.manual_seed(request["seed"])
     model = load(request)
     prompts = request["prompts"]

@@ -96,3 +96,60 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     assert "the output is the input" in str(problem(lambda: convert(str(path), path, "messages")))
     assert path.read_bytes() == before
     assert "did you mean 'messages'" in str(problem(lambda: convert(str(path), tmp_path / "b", "message")))
+
+
+SQUAD = {
+    "data": [
+        {
+            "title": "a tower",
+            "paragraphs": [
+                {
+                    "context": "Ada built the tower in 1850.",
+                    "qas": [
+                        {"id": "q1", "question": "Who built it?", "answers": [{"text": "Ada"}, {"text": "Ada B."}]},
+                        {"id": "q2", "question": "When?", "answers": [{"text": "1850"}]},
+                    ],
+                },
+                {"context": "Ben sold it.", "qas": [{"question": "Who sold it?", "answers": [{"text": "Ben"}]}]},
+            ],
+        }
+    ]
+}
+
+
+def test_questions_become_prompts_with_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "dev.json", tmp_path / "out.jsonl"
+    file.write_text(json.dumps(SQUAD), encoding="utf-8")
+    call = ["convert", "--source", "squad", "--input", str(file), "--select"]
+    assert command(*call, "all", "--output", str(out)) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [(row.get("id"), row["label"], row["references"]) for row in rows] == [
+        ("q1", "Ada", ["Ada", "Ada B."]),
+        ("q2", "1850", ["1850"]),
+        (None, "Ben", ["Ben"]),
+    ]
+    assert rows[1]["prompt"] == (
+        "Read the passage and answer the question below.\n\n### Instruction:\nAda built the tower in 1850."
+        "\n\n### Input:\nWhen?\n\n### Response:"
+    )
+    assert command(*call, "first") == 0
+    first = capsys.readouterr()
+    assert [json.loads(line) for line in first.out.splitlines()] == [rows[0], rows[2]]
+    assert first.err.strip() == "2 prompts"
+
+
+def test_prompts_of_what_is_not_squad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_jsonl(tmp_path / "a.jsonl", ALPACA)
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(SQUAD).replace('"question": "When?"', '"question": 7'), encoding="utf-8")
+    for arguments, said in (
+        (["--input", str(other), "--select", "first"], "not of the layout squad"),
+        (["--input", str(broken), "--select", "all"], "article 1: 'paragraphs[0].qas[1].question' is not text"),
+        (["--input", str(broken), "--select", "some"], "--select has no such choice"),
+        (["--input", str(broken), "--select", "all", "--format", "messages"], "no --format"),
+        (["--input", str(other)], "--format are missing"),
+    ):
+        assert command("convert", *arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and said in printed.err
