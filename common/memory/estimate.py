@@ -149,7 +149,7 @@ def _stage(job: Job, stage: int) -> dict[str, Moment]:
         return Moment(name, parts)
 
     largest = largest_trained(job) * job.trained_bytes if job.shares("optimizer") > 1 else 0
-    step_copies = job.framework.step_bytes + (FP32 if job.framework.master_weights else 0)
+    step_copies = job.framework.step_bytes + (FP32 if job.has_masters else 0)
     update = round((counts.adapters if job.lora else counts.base) * step_copies / job.shares("optimizer"))
     moments = {
         "gather": moment("gather", 0, 0, 2 * (stays + held.layer_gathered), early),

@@ -87,7 +87,12 @@ class Job:
     @property
     def optimizer_bytes(self) -> int:
         """Of one trained parameter, with its fp32 copy where there is one."""
-        return self.framework.optimizer_bytes + (FP32 if self.framework.master_weights else 0)
+        return self.framework.optimizer_bytes + (FP32 if self.has_masters else 0)
+
+    @property
+    def has_masters(self) -> bool:
+        """Whether there are fp32 copies of the trained weights, which fp32 weights do not need."""
+        return self.framework.master_weights and self.trained_bytes < FP32
 
     def shares(self, what: str) -> int:
         """Over how many ranks `weights`, `gradients` or `optimizer` are spread, beside tensor and pipeline."""

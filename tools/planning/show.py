@@ -26,7 +26,7 @@ def show(found: dict[str, Any], out: Console) -> None:
     of_device = "" if memory["of_device"] is None else f" of {memory['of_device']:g} GiB"
     nodes = "" if devices["nodes"] == 1 else f" on {devices['nodes']} nodes"
     out.print(Text(f"{found['recipe']}, preset {found['preset']}, platform {found['platform']}", style="bold"))
-    out.print(f"{devices['all']} devices{of_device}{nodes}{_split(devices)}")
+    out.print(f"{devices['all']} device{'s' if devices['all'] > 1 else ''}{of_device}{nodes}{_split(devices)}")
     out.print(
         f"{model['name']}: {model['parameters']:,} weights; {model['trained']:,} trained ({model['trained_share']:.3%})"
     )
