@@ -39,15 +39,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """What all recipes share, in the light environment's packages; what needs torch, in a recipe's."""
+    """What all recipes share, in the light environment's packages; what needs a framework, in a recipe's."""
     session.install("-r", "requirements.txt", *TESTS)
-    try:
-        torch = str(environment.ensure(recipe_spec("fsdp_qlora_70b")))
-    except environment.EnvironmentFailure as failure:
-        session.warn(f"tests that need torch are skipped: {failure}")
-        torch = ""
-    session.run("python", "-m", "pytest", "tests", *session.posargs, env={"LLAMA3_TORCH_PYTHON": torch})
-    if torch and not session.posargs:
+    torch, mindspore = (python_of(session, name) for name in ("fsdp_qlora_70b", "mindformers_ascend"))
+    variables = {"LLAMA3_TORCH_PYTHON": torch, "LLAMA3_MINDSPORE_PYTHON": mindspore}
+    session.run("python", "-m", "pytest", "tests", *session.posargs, env=variables)
+    if session.posargs:
+        return
+    if torch:
         ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
         packages = str(session.run("python", "-c", ask, silent=True)).strip()
         if (Path(torch).parents[1] / "lib" / Path(packages).parent.name).is_dir():  # the same Python's
@@ -55,6 +54,18 @@ def tests(session: nox.Session) -> None:
             session.run(torch, "-m", "pytest", "tests/weights/test_torch_real.py", env=variables, external=True)
         else:
             session.warn(f"tests/weights/test_torch_real.py is skipped: {packages} is not for {torch}")
+    if mindspore:
+        file = "tests/weights/test_mindspore_real.py"
+        session.run(mindspore, "-m", "pytest", file, env={"PYTHONPATH": str(ROOT)}, external=True)
+
+
+def python_of(session: nox.Session, name: str) -> str:
+    """The interpreter of a recipe's environment; "" where that cannot be made."""
+    try:
+        return str(environment.ensure(recipe_spec(name)))
+    except environment.EnvironmentFailure as failure:
+        session.warn(f"tests that need {name}'s environment are skipped: {failure}")
+        return ""
 
 
 @nox.session
@@ -69,20 +80,17 @@ def bench(session: nox.Session) -> None:
     """Speed and memory, as ratios taken in one run; never part of the default. `-- weights` runs one of them."""
     light = str(environment.ensure(environment.light_spec()))
     torch = str(environment.ensure(recipe_spec("fsdp_qlora_70b")))
-    mindspore = os.environ.get("MINDSPORE_PYTHON")
+    mindspore = str(environment.ensure(recipe_spec("mindformers_ascend")))
     commands: dict[str, list[str]] = {
         "fsdp_qlora_70b": [light, "-m", "tools.bench.fsdp_qlora_70b"],
         "weights": [light, "-m", "tools.bench.weights"],
     }
     if os.environ.get("LLAMA3_TOKENIZER"):
-        loop = ["--mindformers-python", mindspore] if mindspore else []
-        commands["data"] = [light, "-m", "tools.bench.data", "--baseline-python", torch, *loop]
+        baselines = ["--baseline-python", torch, "--mindformers-python", mindspore]
+        commands["data"] = [light, "-m", "tools.bench.data", *baselines]
     else:
         session.warn("data is skipped: LLAMA3_TOKENIZER does not name Llama 3's tokenizer.model")
-    if mindspore:
-        commands["data_mindrecord"] = [mindspore, "-m", "tools.bench.data_mindrecord"]
-    else:
-        session.warn("data_mindrecord is skipped: MINDSPORE_PYTHON does not name a Python with mindspore")
+    commands["data_mindrecord"] = [mindspore, "-m", "tools.bench.data_mindrecord"]
     for name in session.posargs or commands:
         if name not in commands:
             session.error(f"there is no bench {name!r} here; there are {', '.join(commands)}")

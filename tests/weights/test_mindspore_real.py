@@ -1,8 +1,7 @@
 """The real MindSpore reads our .ckpt and we read its; the real MindFormers computes the same logits.
 
-Runs where mindspore (and, for the logits, mindformers) is installed:
-    pip install mindspore==2.7.2 mindformers==1.8.0 pytest hypothesis pyyaml
-    python -m pytest tests/weights/test_mindspore_real.py
+Runs where mindspore (and, for the logits, mindformers) is installed: `nox -s tests` runs it in the environment of
+recipes/mindformers_ascend.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from common.weights.dtypes import FP32, cast
 from common.weights.logits import logits, prompts
 from common.weights.source import open_source
 
-mindspore = pytest.importorskip("mindspore", reason="needs MindSpore: pip install mindspore==2.7.2")
+mindspore = pytest.importorskip("mindspore", reason="needs MindSpore: nox -s tests runs it in a recipe's environment")
 
 Models = Callable[..., Path]
 TOLERANCE = 1e-5
