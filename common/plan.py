@@ -186,6 +186,7 @@ def _values(folder: Path, recipe: Recipe, settings: Settings, platform_id: str, 
             "platform.device": framework.device,
             "platform.plugin": framework.plugin,
             "platform.backend": framework.backend,
+            "platform.devices_per_card": platform.read(platform_id).devices_per_card,
             "platform.patches": recipe.platforms[platform_id].patches,
         }
     )

@@ -1,0 +1,165 @@
+"""The recipe's tests read one smoke run, made once: `run`, and its training under all plugins: `variants`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+RECIPE = Path(__file__).resolve().parent.parent
+ROOT = RECIPE.parent.parent
+RUN_SH = RECIPE / "run.sh"
+sys.path[:0] = [str(RECIPE), str(ROOT)]
+
+STEPS = 6
+SAVED = 3  # the step from which variants are resumed
+THREE_D = {"tp_size": 1, "pp_size": 1, "sp_size": 1, "zero_stage": 0}
+# plugin, dtype, and what differs for plugins.3d or plugins.zero
+VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, int]]]] = {
+    2: {
+        "tp2": ("3d", "float32", {"tp_size": 2}),
+        "pp2": ("3d", "float32", {"pp_size": 2}),
+        "sp2": ("3d", "float32", {"sp_size": 2}),
+        "ddp": ("ddp", "float32", {}),
+        "zero1": ("zero", "bfloat16", {"stage": 1}),
+        "zero2": ("zero", "bfloat16", {"stage": 2}),
+        "gemini": ("gemini", "bfloat16", {}),
+    },
+    4: {
+        "tp2_pp2": ("3d", "float32", {"tp_size": 2, "pp_size": 2}),
+        "pp2_zero1": ("3d", "bfloat16", {"pp_size": 2, "zero_stage": 1}),
+    },
+}
+RESUMED = ("tp2", "pp2", "zero1", "gemini", "pp2_zero1")
+
+
+def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`bash run.sh ARGUMENTS`, with its output."""
+    command = ["bash", str(RUN_SH), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=900)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished smoke run with nothing given. COLOSSALAI_RUN names one that is there already."""
+    if given := os.environ.get("COLOSSALAI_RUN"):
+        return Path(given)
+    output = tmp_path_factory.mktemp("smoke") / "run"
+    done = run_sh("--output", output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def config(run: Path) -> dict[str, Any]:
+    """The configuration of the smoke run."""
+    content: dict[str, Any] = yaml.safe_load((run / "train" / "config.yaml").read_text())
+    return content
+
+
+@pytest.fixture(scope="session")
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return rows(run / "metrics.jsonl")
+
+
+@pytest.fixture(scope="session")
+def evaluation(run: Path) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in json.loads((run / "evaluation.json").read_text())}
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training of the smoke run's data and weights, without noise."""
+
+    folder: Path
+    dtype: str
+    data_size: int
+    resumed: Path | None
+    """The same training, stopped after step SAVED and gone on with in a new model and optimizer."""
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        return rows(self.folder / "metrics.jsonl")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="session")
+def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
+    """Every plugin's training; on two processes through `colossalai run`, on four through torchrun."""
+    home = tmp_path_factory.mktemp("variants")
+    found = {}
+    for processes, chosen in VARIANTS.items():
+        folders = []
+        for name, (plugin, dtype, sizes) in chosen.items():
+            variant = made(home / name, config, plugin, dtype, sizes)
+            folders.append(home / name)
+            if name in RESUMED:
+                folders.append(resumed(home / name))
+            shared = variant["plugins"]["3d"]
+            data_size = processes // (shared["tp_size"] * shared["pp_size"] * shared["sp_size"])
+            found[name] = Variant(home / name, dtype, data_size, folders[-1] if name in RESUMED else None)
+        launch(processes, [*map(str, folders)])
+    return found
+
+
+def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: dict[str, int]) -> dict[str, Any]:
+    """Write `folder`/config.yaml."""
+    mine = copy.deepcopy(config)
+    mine["plugin"] = plugin
+    mine["model"] |= {"dtype": dtype, "neftune_noise_alpha": 0}
+    mine["plugins"]["3d"] |= THREE_D
+    mine["plugins"].get(plugin, {}).update(sizes)
+    if plugin == "zero":
+        mine["plugins"]["3d"]["zero_stage"] = sizes["stage"]
+    mine["train"] |= {"max_steps": STEPS, "save_steps": SAVED}
+    for key, name in (("metrics", "metrics.jsonl"), ("tensorboard", "tensorboard"), ("checkpoints", "checkpoints")):
+        mine[key] = str(folder / name)
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(mine))
+    return mine
+
+
+def resumed(folder: Path) -> Path:
+    """The configuration of the training that goes on from `folder`'s first checkpoint."""
+    mine = folder.with_name(folder.name + "-resumed")
+    mine.mkdir()
+    text = (folder / "config.yaml").read_text().replace(f"{folder}/", f"{mine}/")
+    (mine / "config.yaml").write_text(text)
+    return mine
+
+
+def launch(processes: int, arguments: list[str]) -> None:
+    script = str(RECIPE / "tests" / "variants.py")
+    if processes == 2:
+        words = [str(RECIPE / "launch.py"), "run", "--nproc_per_node", "2", "--master_port", free_port(), script]
+    else:
+        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", script]
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RECIPE}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words, *arguments], capture_output=True, text=True, env=variables, cwd=ROOT, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def free_port() -> str:
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return str(bound.getsockname()[1])

@@ -1,0 +1,61 @@
+"""A combination that cannot be ends in one message that says what to do."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data import open_rows
+from setup import build, check, learning_rate
+
+from common.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("plugin", "precision", "sizes", "says"),
+    [
+        ("ddp", "fp32", {"tp_size": 2}, "plugin ddp only parallelises over data"),
+        ("gemini", "fp32", {"tp_size": 1}, "Gemini trains in bf16"),
+        ("zero", "bf16", {"tp_size": 1, "zero_stage": 0}, "plugin zero has stages 1 and 2"),
+        ("3d", "fp32", {"zero_stage": 1}, "ZeRO in bf16 only"),
+        ("3d", "bf16", {"pp_size": 2, "zero_stage": 2}, "pipelines go with ZeRO 0 or 1"),
+        ("3d", "fp32", {"pp_size": 4}, "4 stages need as many micro-batches"),
+        ("3d", "fp16", {}, "fp16 is not supported"),
+    ],
+)
+def test_what_plugins_cannot_do(
+    plugin: str, precision: str, sizes: dict[str, int], says: str, config: dict[str, Any]
+) -> None:
+    mine = copy.deepcopy(config)
+    mine["plugins"]["3d"] |= sizes
+    with pytest.raises(UserError, match=says) as caught:
+        check(mine, plugin, precision)
+    assert "to do:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"warmup_steps": 12}, "the warm-up is as long as the training"), ({"name": "linear"}, "no schedule 'linear'")],
+)
+def test_a_schedule_that_cannot_be(changes: dict[str, Any], says: str, config: dict[str, Any]) -> None:
+    mine = {**config, "lr_scheduler": {**config["lr_scheduler"], **changes}}
+    with pytest.raises(UserError, match=says):
+        learning_rate(mine, 5, 12)
+
+
+def test_a_scaled_rotary_embedding_is_refused(run: Path, config: dict[str, Any], tmp_path: Path) -> None:
+    """transformers 4.39 would ignore Llama 3.1's scaling, or stop with a traceback."""
+    content = json.loads((run / "weights" / "config.json").read_text())
+    content["rope_scaling"] = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="not the scaled one"):
+        build({**config, "model": {**config["model"], "path": str(tmp_path)}})
+
+
+def test_packed_rows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text('{"packing": "bfd"}')
+    with pytest.raises(UserError, match="packed rows"):
+        open_rows(tmp_path / "train", None)
