@@ -1,4 +1,4 @@
-"""The Ascend platforms' checks read what the vendor's tools print. The outputs are shortened, written after public ones."""
+"""The Ascend platforms' checks read what the vendor's tools print: outputs shortened, after public ones."""
 
 from __future__ import annotations
 
