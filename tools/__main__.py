@@ -1,4 +1,4 @@
-"""python -m tools list | plan | doctor | lint | schema | readme: what a person calls by name."""
+"""python -m tools list | plan | doctor | new | diff | report | lint | schema | readme: what a person calls by name."""
 
 from common.environment import enter_light
 
@@ -14,7 +14,7 @@ import typer  # noqa: E402
 
 from common import cli  # noqa: E402
 from common.errors import EXIT_FAILED, UserError, did_you_mean  # noqa: E402
-from tools import listing  # noqa: E402
+from tools import copying, listing  # noqa: E402
 from tools.doctor import command as doctoring  # noqa: E402
 from tools.generated import documents  # noqa: E402
 from tools.lint import run  # noqa: E402
@@ -52,6 +52,39 @@ def list_(
 
 app.command()(planning.plan)
 app.command()(doctoring.doctor)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new recipe's name: its folder under recipes/.")],
+    parent: Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe that is copied.")],
+) -> None:
+    """Copy a recipe under a new name; its run.sh, tests and pages work at once."""
+    rewritten = copying.new(name, parent)
+    print(f"recipes/{name}, from {parent}")
+    say(rewritten)
+    print(f"bash recipes/{name}/run.sh\nbash tools/test.sh -s test-{name}\npython -m tools diff {name}")
+
+
+@app.command()
+def diff(recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that was copied.")]) -> None:
+    """What differs from the recipe it was copied from, as that is today; a change of name does not count."""
+    print(copying.diff(recipe_folder), end="")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run directory, RECIPE/PRESET, or RECIPE.")],
+    as_json: Json = False,
+) -> None:
+    """One run's report, or several runs side by side; runs need not be finished. Nothing is written."""
+    from tools import reports  # the plots' library is slow to import
+
+    found = reports.summaries(runs)
+    if as_json:
+        print(json.dumps([json.loads(each.model_dump_json()) for each in found], indent=2, ensure_ascii=False))
+    else:
+        print(reports.one(found[0]) if len(found) == 1 else reports.side_by_side(found))
 
 
 @app.command()
