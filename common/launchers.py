@@ -38,18 +38,6 @@ def torchrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
     ]
 
 
-def colossalai(python: str, cluster: Cluster, logs: Path) -> list[str]:
-    """`colossalai run`, as its module: with several nodes it is called on each, as torchrun is."""
-    words = [python, "-m", "colossalai.cli", "run", f"--nproc_per_node={cluster.nproc_per_node}"]
-    if cluster.nnodes == 1:
-        return words
-    return [
-        *words,
-        f"--master_addr={cluster.master_addr}",
-        f"--master_port={cluster.master_port}",
-    ]
-
-
 def msrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
     """MindSpore's launcher, through common/frameworks/mindformers/launch.py; one process needs none."""
     if cluster.world_size == 1:
@@ -73,7 +61,7 @@ def msrun(python: str, cluster: Cluster, logs: Path) -> list[str]:
     ]
 
 
-LAUNCHERS = {"torchrun": torchrun, "colossalai": colossalai, "msrun": msrun}
+LAUNCHERS = {"torchrun": torchrun, "msrun": msrun}
 
 
 def launch(name: str, python: str, cluster: Cluster, logs: Path) -> list[str]:
