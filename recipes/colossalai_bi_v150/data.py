@@ -32,7 +32,7 @@ class StepBatch:
 def open_rows(folder: Path, max_rows: int | None) -> Any:
     """The prepared rows in `folder`, the first `max_rows` of them. Raises UserError for packed rows."""
     meta = json.loads((folder.parent / "meta.json").read_text(encoding="utf-8"))
-    if meta["packing"] != "none":
+    if meta.get("packing", "none") != "none":
         raise UserError("packed rows need attention that ends with each document", file=folder, found=meta["packing"])
     rows = load_from_disk(str(folder)).with_format("numpy", columns=["input_ids", "labels"])
     return rows if max_rows is None else rows.select(range(min(max_rows, len(rows))))
@@ -55,12 +55,15 @@ class Batches:
         accumulation: int,
         data_rank: int,
         data_size: int,
-        seed: int,
+        seed: int | None,
         max_length: int | None,
         multiple: int,
         together: bool,
     ) -> None:
-        """`max_length`: pad to it, or to the longest where None; `together`: all rows of a rank's step equally long."""
+        """`seed`: of the order; None keeps the rows' own. `max_length`: pad to it, or to the longest where None.
+
+        `together`: all rows of a rank's step are equally long.
+        """
         self.rows = rows
         self.pad_id = pad_id
         self.micro_batch_size = micro_batch_size
@@ -90,6 +93,8 @@ class Batches:
         """The row at `index` of all epochs, one after the other."""
         epoch, place = divmod(index, len(self.rows))
         if epoch not in self.orders:
+            if self.seed is None:
+                return place
             self.orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))}
         return int(self.orders[epoch][place])
 

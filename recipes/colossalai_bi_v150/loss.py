@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as functional
 from data import IGNORE
 from setup import Place
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1024  # tokens of a row whose logits are in fp32 at one time
 
 
 def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, place: Place, vocabulary: int) -> torch.Tensor:
@@ -16,15 +19,24 @@ def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, place: Place, voc
 
     logits (rows, tokens, vocabulary, or this rank's part of it), labels (rows, tokens). Labels are shifted here, once.
     ColossalAI's own loss is the mean of each micro-batch, and its sum is rounded to the dtype of the model.
+    In fp32 the logits exist a chunk of tokens at a time, forward and backward: 8192 tokens of Llama 3 would be 4 GiB.
     """
-    logits, labels = logits[:, :-1].float(), labels[:, 1:]
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    for part, target in zip(logits[:, :-1].split(CHUNK, 1), labels[:, 1:].split(CHUNK, 1), strict=True):
+        total = total + checkpoint(chunk_loss_sum, part, target, place, vocabulary, use_reentrant=False)
+    return total
+
+
+def chunk_loss_sum(logits: torch.Tensor, targets: torch.Tensor, place: Place, vocabulary: int) -> torch.Tensor:
+    """The sum over a chunk; `targets` are what each position is to predict."""
+    flat = logits.flatten(0, 1).float()
     if place.tensor_group is None:
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+        return functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORE, reduction="sum")
     from colossalai.shardformer.layer.loss import cross_entropy_1d
 
     return cross_entropy_1d(
-        logits.flatten(0, 1),
-        labels.flatten(),
+        flat,
+        targets.flatten(),
         ignore_index=IGNORE,
         process_group=place.tensor_group,
         vocab_size=vocabulary,

@@ -50,7 +50,7 @@ def make_batches(config: dict[str, Any], place: Place) -> Batches:
         accumulation=train["gradient_accumulation_steps"],
         data_rank=place.data_rank,
         data_size=place.data_size,
-        seed=train["seed"],
+        seed=train["seed"] if data["shuffle"] else None,
         max_length=data["max_length"] if data["padding"] == "max_length" else None,
         multiple=data["pad_to_multiple_of"] * place.sequence_size,
         together=place.stages > 1,

@@ -19,6 +19,8 @@ ROOT = RECIPE.parent.parent
 RUN_SH = RECIPE / "run.sh"
 sys.path[:0] = [str(RECIPE), str(ROOT)]
 
+from common import golden  # noqa: E402 - the path is set above
+
 STEPS = 6
 SAVED = 3  # the step from which variants are resumed
 THREE_D = {"tp_size": 1, "pp_size": 1, "sp_size": 1, "zero_stage": 0}
@@ -38,6 +40,7 @@ VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, int]]]] = {
         "pp2_zero1": ("3d", "bfloat16", {"pp_size": 2, "zero_stage": 1}),
     },
 }
+GOLDEN = {2: ("golden_tp2", {"tp_size": 2}), 4: ("golden_pp2_dp2", {"pp_size": 2})}
 RESUMED = ("tp2", "pp2", "zero1", "gemini", "pp2_zero1")
 
 
@@ -103,9 +106,13 @@ class Variant:
 def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
     """Every plugin's training; on two processes through `colossalai run`, on four through torchrun."""
     home = tmp_path_factory.mktemp("variants")
+    golden.prepare(home / "golden")
     found = {}
     for processes, chosen in VARIANTS.items():
-        folders = []
+        name, sizes = GOLDEN[processes]
+        golden_variant(home / name, config, home / "golden", sizes, accumulation=8 // processes)
+        folders = [home / name]
+        found[name] = Variant(home / name, "float32", processes // 2, None)
         for name, (plugin, dtype, sizes) in chosen.items():
             variant = made(home / name, config, plugin, dtype, sizes)
             folders.append(home / name)
@@ -125,6 +132,9 @@ def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: d
     mine["model"] |= {"dtype": dtype, "neftune_noise_alpha": 0}
     mine["plugins"]["3d"] |= THREE_D
     mine["plugins"].get(plugin, {}).update(sizes)
+    if plugin == "gemini":  # the same rows at once
+        mine["train"]["micro_batch_size"] *= mine["train"].pop("gradient_accumulation_steps")
+        mine["train"]["gradient_accumulation_steps"] = 1
     if plugin == "zero":
         mine["plugins"]["3d"]["zero_stage"] = sizes["stage"]
     mine["train"] |= {"max_steps": STEPS, "save_steps": SAVED}
@@ -133,6 +143,22 @@ def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: d
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(mine))
     return mine
+
+
+def golden_variant(
+    folder: Path, config: dict[str, Any], golden_folder: Path, sizes: dict[str, int], accumulation: int
+) -> None:
+    """Write `folder`/config.yaml for the model, data and settings that all recipes share; rows come one by one."""
+    mine = made(folder, config, "3d", "float32", sizes)
+    settings = golden.read().settings["full"]
+    mine["model"]["path"], mine["data"]["path"] = str(golden_folder / "model"), str(golden_folder / "data")
+    mine["data"]["shuffle"] = False
+    mine["optimizer"] |= {"lr": settings["learning_rate"], **{k: settings[k] for k in ("betas", "eps", "weight_decay")}}
+    mine["lr_scheduler"] |= {"name": "constant", "warmup_steps": 0}
+    mine["plugins"]["3d"] |= {"max_norm": settings["max_grad_norm"], "microbatch_size": 1}
+    mine["train"] |= {"max_steps": golden.STEPS, "save_steps": golden.STEPS, "micro_batch_size": 1}
+    mine["train"]["gradient_accumulation_steps"] = accumulation
+    (folder / "config.yaml").write_text(yaml.safe_dump(mine))
 
 
 def resumed(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from common.errors import UserError
     [
         ("ddp", "fp32", {"tp_size": 2}, "plugin ddp only parallelises over data"),
         ("gemini", "fp32", {"tp_size": 1}, "Gemini trains in bf16"),
+        ("gemini", "bf16", {"tp_size": 1}, "gradient accumulation is wrong"),
         ("zero", "bf16", {"tp_size": 1, "zero_stage": 0}, "plugin zero has stages 1 and 2"),
         ("3d", "fp32", {"zero_stage": 1}, "ZeRO in bf16 only"),
         ("3d", "bf16", {"pp_size": 2, "zero_stage": 2}, "pipelines go with ZeRO 0 or 1"),

@@ -37,8 +37,8 @@ def show(name, work, *patched):
     found[name] = [before, outcome(work)]
 
 def imported():
-    import colossalai
-    return colossalai.__version__
+    from colossalai.booster import Booster
+    return "made"
 
 show("without_galore", imported)
 import torch
@@ -125,8 +125,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("patch", "before", "after"),
     [
-        ("colossalai.without_galore", "ModuleNotFoundError: No module named", "0.4.4"),
-        ("colossalai.cpu_accelerator", "RuntimeError: this method is not supported for cpu accelerator", "True"),
+        ("colossalai.without_galore", "ModuleNotFoundError: No module named", "made"),
+        ("colossalai.cpu_accelerator", "TypeError: get_rng_state() takes 0 positional arguments", "True"),
         ("colossalai.cpu_kernels", "AssertionError", "True"),
         ("colossalai.zero_on_cpu", "AssertionError: device is required", "stepped"),
         ("colossalai.gemini_on_cpu", "RuntimeError: torch.cuda.Stream requires CUDA support", "2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from data import IGNORE, Batches, open_rows
 from setup import learning_rate
 from transformers import LlamaForCausalLM
 
+from common import golden
+
 NAMES = [name for chosen in VARIANTS.values() for name in chosen]
 
 
 def reference(run: Path, config: dict[str, Any], data_size: int) -> list[tuple[float, float]]:
     """Loss and gradient norm of each step: one process, transformers and torch's AdamW, each text alone, unpadded."""
+    torch.set_num_threads(1)
     section = config["train"]
     model = LlamaForCausalLM.from_pretrained(run / "weights", torch_dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01)
@@ -92,3 +96,10 @@ def test_learning_rate_has_its_peak_after_the_warm_up(config: dict[str, Any]) ->
     assert max(rates) == rates[1] == rates[2] == 3e-3
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == pytest.approx(0.1 * 3e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["golden_tp2", "golden_pp2_dp2"])
+def test_loss_is_on_the_curve_of_all_recipes(name: str, run: Path, variants: dict[str, Variant]) -> None:
+    compared = golden.compare("full", [row["loss"] for row in variants[name].metrics])
+    golden.record(run, compared, {"colossalai": version("colossalai"), "torch": torch.__version__})
+    assert not compared.problems, compared.problems
