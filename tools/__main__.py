@@ -1,4 +1,4 @@
-"""python -m tools list | plan | doctor | new | diff | report | lint | schema | readme: what a person calls by name."""
+"""python -m tools COMMAND: what a person calls by name."""
 
 from common.environment import enter_light
 
@@ -12,13 +12,14 @@ from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
 
-from common import cli  # noqa: E402
+from common import cli, recipe  # noqa: E402
 from common.errors import EXIT_FAILED, UserError, did_you_mean  # noqa: E402
 from tools import copying, listing  # noqa: E402
 from tools.doctor import command as doctoring  # noqa: E402
 from tools.generated import documents  # noqa: E402
 from tools.lint import run  # noqa: E402
 from tools.lint.tree import Tree  # noqa: E402
+from tools.onboarding import conformance, platform_file  # noqa: E402
 from tools.planning import command as planning  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -85,6 +86,33 @@ def report(
         print(json.dumps([json.loads(each.model_dump_json()) for each in found], indent=2, ensure_ascii=False))
     else:
         print(reports.one(found[0]) if len(found) == 1 else reports.side_by_side(found))
+
+
+@app.command()
+def onboard(
+    name: Annotated[str, typer.Argument(metavar="PLATFORM", help="The id of the platform, new or there already.")],
+    like: Annotated[str, typer.Option(metavar="PLATFORM", help="The platform it is most like.")] = "cpu",
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="Whose environment, framework and smoke run prove it.")
+    ] = "fsdp_qlora_70b",
+    only_file: Annotated[bool, typer.Option("--only-file", help="Write the platform's file, and run nothing.")] = False,
+) -> int:
+    """Write a platform's file, test this machine as one, say which tier that proves. Status 1 below verified."""
+    written = platform_file.add(name, like)
+    folder = recipe.find(recipe_name)
+    written += platform_file.declare(folder, name, like)
+    written += documents.write(Tree(), lambda _: True) if written else []
+    say(written)
+    if only_file:
+        return 0
+    result, log = conformance.measure(name, folder, lambda text: print(text, file=sys.stderr))
+    say(conformance.write(result, log))
+    print(conformance.as_markdown(result))
+    print(f"tier: {result.tier}")
+    if result.tier != "declared":
+        log_file = f"docs/logs/{folder.name}_{name}.txt"
+        print(f"Set it in common/platforms/{name}.yaml and, with log: {log_file}, in recipes/{folder.name}/recipe.yaml")
+    return 0 if result.tier == "verified" else EXIT_FAILED
 
 
 @app.command()

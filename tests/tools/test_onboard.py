@@ -1,0 +1,91 @@
+"""tools onboard: a platform's file, what this machine does as one, and the tier that this proves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_project import ROOT, tools
+
+from tools.onboarding.conformance import NEEDED, Result
+
+TORCH = os.environ.get("LLAMA3_TORCH_PYTHON")
+
+
+def test_the_platform_file_and_the_recipe_that_names_it(project: Path) -> None:
+    ran = tools(project, "onboard", "madeup", "--like", "cpu", "--recipe", "example", "--only-file")
+    assert ran.returncode == 0, ran.stderr
+    text = (project / "common" / "platforms" / "madeup.yaml").read_text()
+    assert text.startswith("# madeup: made from cpu.yaml") and "tier: declared" in text and "smoked" not in text
+    listed = {each["id"]: each for each in json.loads(tools(project, "list", "platforms", "--json").stdout)}
+    assert listed["madeup"]["recipes"] == ["example"] and listed["madeup"]["tier"] == "declared"
+    ran = tools(project, "lint")
+    assert ran.returncode == 0, ran.stdout
+    recipe = (project / "recipes" / "example" / "recipe.yaml").read_text()
+    assert "platforms: [cpu, madeup]" in recipe
+    before = recipe
+    assert tools(project, "onboard", "madeup", "--recipe", "example", "--only-file").returncode == 0
+    assert (project / "recipes" / "example" / "recipe.yaml").read_text() == before, "a second time changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["madeup", "--like", "cup"], "did you mean 'cpu'?"),
+        (["Made-Up"], "is no id of a platform"),
+        (["madeup", "--like", "ascend_32gb"], "smoke preset does not run on ascend_32gb"),
+    ],
+)
+def test_a_wrong_call_is_one_message(project: Path, arguments: list[str], says: str) -> None:
+    ran = tools(project, "onboard", *arguments, "--recipe", "example", "--only-file")
+    assert ran.returncode == 2 and says in ran.stderr and "Traceback" not in ran.stderr
+
+
+def result(**changes: Any) -> Result:
+    probes = [{"probe": name, "name": name, "ok": True, "value": None, "detail": ""} for name in NEEDED]
+    smoke = {"finished": True, "tokens_per_second": 10.0}
+    return Result("p", "r", "torch", "2026-01-01", None, {}, 2, **{"probes": probes, "smoke": smoke, **changes})
+
+
+def test_tiers() -> None:
+    probes = result().probes
+    assert result().tier == "verified"
+    for index in range(len(NEEDED)):
+        wrong = [{**each, "ok": each["ok"] and n != index} for n, each in enumerate(probes)]
+        assert result(probes=wrong).tier == "smoked"
+        assert result(probes=probes[:index] + probes[index + 1 :]).tier == "smoked", "a probe that did not run"
+    assert result(smoke={"finished": True, "tokens_per_second": None}).tier == "smoked"
+    assert result(smoke={"finished": False, "problem": "it failed"}).tier == "declared"
+    assert result(probes=[*probes, {"probe": "matmul", "ok": False, "name": "", "value": 1, "detail": ""}]).tier == (
+        "verified"
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The whole project, where platforms and recipes may be written."""
+    left_out = shutil.ignore_patterns("__pycache__", ".*", "runs", "_build", "bench")
+    return Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=left_out))
+
+
+@pytest.mark.skipif(not TORCH, reason="LLAMA3_TORCH_PYTHON does not name the Python of fsdp_qlora_70b's environment")
+def test_a_made_up_platform_like_cpu_is_verified_on_this_machine(checkout: Path) -> None:
+    assert TORCH
+    variables = {**os.environ, "PYTHONPATH": str(checkout), "LLAMA3_RECIPES_ENVS": str(Path(TORCH).parents[2])}
+    command = [sys.executable, "-m", "tools", "onboard", "madeup", "--like", "cpu", "--recipe", "fsdp_qlora_70b"]
+    ran = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, text=True, timeout=1500)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "tier: verified" in ran.stdout
+    [written] = (checkout / "docs" / "onboarding").glob("madeup_torch_*.json")
+    content = json.loads(written.read_text())
+    assert content["tier"] == "verified" and content["smoke"]["tokens_per_second"] > 0
+    assert {each["probe"] for each in content["probes"]} >= set(NEEDED)
+    log = (checkout / "docs" / "logs" / "fsdp_qlora_70b_madeup.txt").read_text()
+    assert str(checkout) not in log and "\x1b" not in log
+    assert "| golden | full, 20 steps | right |" in written.with_suffix(".md").read_text()
