@@ -63,6 +63,8 @@ def parts(tree: Tree, file: Path) -> Parts:
     return {
         "recipes": lambda: tables.recipes((folder, recipe) for folder, (recipe, _) in tree.recipes.items()),
         "platforms": lambda: tables.platforms((name, platform) for name, (platform, _) in tree.platforms.items()),
+        "corrected": lambda: tables.corrected((folder, recipe) for folder, (recipe, _) in tree.recipes.items()),
+        "golden": lambda: tables.golden_curves(tree.recipes),
         "lints": lints,
         "recipe-keys": keys.recipe_keys,
         "platform-keys": keys.platform_keys,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common import golden
 from common.platform import Platform
 from common.recipe import Memory, Preset, Recipe
 
@@ -168,6 +170,33 @@ def defects(recipe: Recipe) -> str:
     """What is wrong in the original, what happens here, and the test that holds it."""
     rows = ([defect.defect, defect.correction, code(defect.test)] for defect in recipe.reproduces.corrected)
     return table(["In the original", "Here", "Test"], rows)
+
+
+def corrected(found: Iterable[tuple[Path, Recipe]]) -> str:
+    """The defects of all originals, with the test that holds each correction."""
+    return table(
+        ["Recipe", "In the original", "Here", "Test"],
+        (
+            [folder.name, each.defect, each.correction, code(f"recipes/{folder.name}/{each.test}")]
+            for folder, recipe in found
+            for each in recipe.reproduces.corrected
+        ),
+    )
+
+
+def golden_curves(folders: Iterable[Path]) -> str:
+    """What each recipe's golden.json says of its losses beside the reference."""
+    rows = []
+    for folder in folders:
+        file = folder / golden.FILE
+        if not file.is_file():
+            rows.append([folder.name, "not recorded yet", "", "", ""])
+            continue
+        made = json.loads(file.read_text(encoding="utf-8"))
+        versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+        apart = [f"{made[key]:.1e}" for key in ("first_difference", "largest_difference")]
+        rows.append([folder.name, {"full": "all weights", "lora": "LoRA"}[made["kind"]], *apart, versions])
+    return table(["Recipe", "Curve", "Step 1, apart", "20 steps, at most", "Made with"], rows)
 
 
 def results(recipe: Recipe) -> str:
