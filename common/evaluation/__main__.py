@@ -42,7 +42,10 @@ def _main() -> None:
 def generate(
     model: Annotated[Path, typer.Option(help="A model folder (RUN/model), or an adapter folder (RUN/adapter).")],
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter folder to put on the model.")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to ask; repeatable.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "--predict-data", metavar="TEXT", help="What to ask; repeatable."),
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON lines: texts, prompts, messages or prompt_ids.")
     ] = None,

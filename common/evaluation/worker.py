@@ -12,14 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import platform
+from common import platform, recipe
 from common.environment import ROOT
 from common.errors import RunError, UserError
 from common.evaluation.subject import Subject
 from common.evaluation.transformers_backend import CALLER_VARIABLE
+from common.overrides import laid_over
 from common.plan import expand
+from common.yaml_file import load
 
-WORKER = "common.evaluation.transformers_worker"
+# Which module has the model, by the framework of the run; transformers where there is no run
+WORKERS = {
+    "torch": "common.evaluation.transformers_worker",
+    "mindspore": "common.frameworks.mindformers.worker",
+}
 # Nothing is fetched, and what libraries have to say of themselves is not the answer's business
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -46,10 +52,10 @@ def interpreter(subject: Subject, given: Path | None = None) -> str:
         return sys.executable
     if caller is not None and os.access(caller, os.X_OK):
         return caller
-    recipe = subject.plan.get("recipe")
+    name = subject.plan.get("recipe")
     hint = (
-        f"bash recipes/{recipe}/run.sh makes the environment that has them"
-        if recipe
+        f"bash recipes/{name}/run.sh makes the environment that has them"
+        if name
         else "name an interpreter that has them with --python"
     )
     raise UserError(f"this Python has no {' and no '.join(lacking)}", file=sys.executable, expected=own, hint=hint)
@@ -74,7 +80,21 @@ def loading(subject: Subject) -> dict[str, Any]:
         "quantization": subject.quantization,
         "dtype": subject.dtype,
         **device(subject),
+        "run": str(subject.run) if subject.run else None,
+        "config": prediction(subject),
     }
+
+
+def prediction(subject: Subject) -> dict[str, Any]:
+    """The configuration of the run's training; over it, where the recipe has them, predict.yaml and the platform's."""
+    config = dict(subject.plan.get("config") or {})
+    folder = ROOT / "recipes" / str(subject.plan.get("recipe"))
+    predict = folder / "configs" / "predict.yaml"
+    if not predict.is_file():
+        return config
+    config = laid_over(config, load(predict).value)
+    entry = recipe.read(folder)[0].platforms.get(str(subject.plan.get("platform")))
+    return laid_over(config, load(folder / entry.config).value) if entry and entry.config else config
 
 
 def work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[list[Any]]:
@@ -86,7 +106,7 @@ def work(python: str, request: dict[str, Any], subject: Subject) -> Iterator[lis
     }
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with subprocess.Popen(
-        [python, "-m", WORKER],
+        [python, "-m", WORKERS.get(str(subject.plan.get("framework")), WORKERS["torch"])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=variables,

@@ -118,6 +118,7 @@ def plan_text(plan: Plan, facts: dict[str, Any]) -> str:
         "recipe": plan.recipe_folder.name,
         "preset": plan.preset_name,
         "platform": plan.platform_id,
+        "framework": plan.recipe.framework,
         "identity": identity(plan),
         "devices": {"per_node": plan.cluster.nproc_per_node, "nodes": plan.cluster.nnodes},
         "batch": {

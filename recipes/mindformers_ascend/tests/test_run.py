@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RECIPE, nll, run_sh
+from conftest import RECIPE, ROOT, nll, run_sh
 from mindspore import dataset
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from common import environment
 from common import tokenizer as tokenizers
 from common.frameworks.mindformers import checkpoints
 from common.weights import verify
@@ -124,6 +127,28 @@ def test_answers_are_greedy_and_end(run: Path, evaluation: dict[str, dict[str, A
         assert sample["after"] == tokens.decode(ids[len(prompt["prompt_ids"]) :], skip_special=True)
         assert sample["before"] != sample["after"]
     assert 0 <= ended["before"] <= 1 and 0 <= ended["after"] <= 1
+
+
+def test_predict_answers_as_evaluation_did(run: Path, evaluation: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """Several prompts from a file, then one text, through MindFormers; nothing is left in the folder of the call."""
+    python = environment.light_spec().python()
+    command = [str(python), "-m", "common.evaluation", "generate", "--model", str(run / "model"), "--json"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def ask(*options: str) -> list[dict[str, Any]]:
+        words = [*command, *options, "--max-new-tokens", "12"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    several = ask("--prompts", str(run / "data" / "eval" / "prompts.jsonl"))
+    assert [each["answer"] for each in several] == [
+        each["after"] for each in evaluation["ended by themselves"]["samples"]
+    ]
+    one = ask("--predict-data", "What is a river?")
+    assert one[0]["prompt"] == "What is a river?" and one[0]["tokens"] > 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_tensorboard_and_mindformers_own_loss_lines(run: Path) -> None:
