@@ -84,6 +84,7 @@ def bench(session: nox.Session) -> None:
     commands: dict[str, list[str]] = {
         "fsdp_qlora_70b": [light, "-m", "tools.bench.fsdp_qlora_70b"],
         "weights": [light, "-m", "tools.bench.weights"],
+        "evaluation": [light, "-m", "tools.bench.evaluation", "--torch-python", torch],
     }
     if os.environ.get("LLAMA3_TOKENIZER"):
         baselines = ["--baseline-python", torch, "--mindformers-python", mindspore]
