@@ -121,7 +121,8 @@ def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPat
             shared = variant["plugins"]["3d"]
             data_size = processes // (shared["tp_size"] * shared["pp_size"] * shared["sp_size"])
             found[name] = Variant(home / name, dtype, data_size, folders[-1] if name in RESUMED else None)
-        launch(processes, [*map(str, folders)])
+        (home / "hosts").write_text("127.0.0.1\n")
+        launch(processes, home / "hosts", [*map(str, folders)])
     return found
 
 
@@ -170,10 +171,11 @@ def resumed(folder: Path) -> Path:
     return mine
 
 
-def launch(processes: int, arguments: list[str]) -> None:
+def launch(processes: int, hosts: Path, arguments: list[str]) -> None:
     script = str(RECIPE / "tests" / "variants.py")
     if processes == 2:
-        words = [str(RECIPE / "launch.py"), "run", "--nproc_per_node", "2", "--master_port", free_port(), script]
+        words = [str(RECIPE / "launch.py"), "run", "--hostfile", str(hosts), "--nproc_per_node", "2"]
+        words += ["--master_port", free_port(), script]
     else:
         words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", script]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RECIPE}", "OMP_NUM_THREADS": "1"}

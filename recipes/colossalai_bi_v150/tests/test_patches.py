@@ -61,6 +61,18 @@ def adam():
 
 show("cpu_kernels", adam)
 
+def clipped():
+    from colossalai.nn.optimizer import HybridAdam
+    parameter = torch.nn.Parameter(torch.zeros(8))
+    optimizer = HybridAdam([parameter], betas=(0.5, 0.5))
+    parameter.data = torch.ones(8, dtype=torch.bfloat16)
+    parameter.grad = torch.ones(8, dtype=torch.bfloat16)
+    parameter.data = torch.zeros(8)
+    optimizer.step(div_scale=4.0)
+    return float(optimizer.state[parameter]["exp_avg"][0])  # half of the gradient that was used
+
+show("clip_on_cpu", clipped)
+
 import torch.distributed as dist
 dist.init_process_group("gloo", init_method="tcp://127.0.0.1:" + sys.argv[1], rank=0, world_size=1)
 
@@ -128,6 +140,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("colossalai.without_galore", "ModuleNotFoundError: No module named", "made"),
         ("colossalai.cpu_accelerator", "TypeError: get_rng_state() takes 0 positional arguments", "True"),
         ("colossalai.cpu_kernels", "AssertionError", "True"),
+        ("colossalai.clip_on_cpu", "0.5", "0.125"),
         ("colossalai.zero_on_cpu", "AssertionError: device is required", "stepped"),
         ("colossalai.gemini_on_cpu", "RuntimeError: torch.cuda.Stream requires CUDA support", "2"),
         ("colossalai.norms_without_fp64", "True", "False"),

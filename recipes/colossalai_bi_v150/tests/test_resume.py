@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RESUMED, RUN_SH, SAVED, STEPS, Variant, rows, run_sh
+import torch
+from conftest import RESUMED, RUN_SH, STEPS, Variant, rows, run_sh
 from safetensors.torch import load_file
 
 STATE = ("loss", "grad_norm", "learning_rate", "tokens", "padded_tokens")
@@ -21,7 +22,7 @@ def model_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
 
 
-@pytest.mark.parametrize("name", [name for name in RESUMED if name in ("tp2", "pp2")])
+@pytest.mark.parametrize("name", RESUMED)
 def test_resumed_run_equals_the_uninterrupted_one(name: str, variants: dict[str, Variant]) -> None:
     variant = variants[name]
     assert variant.resumed is not None
@@ -36,15 +37,15 @@ def test_resumed_run_equals_the_uninterrupted_one(name: str, variants: dict[str,
 
 @pytest.mark.parametrize("name", [name for name in RESUMED if name not in ("tp2", "pp2")])
 def test_resumed_zero_keeps_its_fp32_weights(name: str, variants: dict[str, Variant]) -> None:
+    """To the last bit: made anew from bf16 they would be off by up to 0.4 %."""
     variant = variants[name]
     assert variant.resumed is not None
-    for one, other in zip(variant.metrics, rows(variant.resumed / "metrics.jsonl"), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
-    for masters in sorted((variant.folder / f"checkpoints/step-{STEPS}/masters").iterdir()):
+    files = sorted((variant.folder / f"checkpoints/step-{STEPS}/masters").iterdir())
+    assert len(files) == (4 if name == "pp2_zero1" else 2)
+    for masters in files:
         again = load_file(variant.resumed / f"checkpoints/step-{STEPS}/masters" / masters.name)
         for key, tensor in load_file(masters).items():
-            assert (tensor - again[key]).abs().max() < 1e-5
-    assert SAVED < STEPS
+            assert tensor.dtype == torch.float32 and torch.equal(tensor, again[key])
 
 
 def start(output: Path) -> subprocess.Popen[str]:

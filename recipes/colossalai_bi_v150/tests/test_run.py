@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_sh
+from conftest import RECIPE, run_sh
 from data import IGNORE, Batches, open_rows
 from transformers import AutoTokenizer, LlamaForCausalLM
 
@@ -90,6 +90,21 @@ def test_prepared_tokens(run: Path) -> None:
         assert labels.count(bos) == labels.count(eos) == turns
         assert all(label in (IGNORE, token) for label, token in zip(labels, ids, strict=True))
     assert rounds == {1, 2}
+
+
+def test_belles_own_layout_gives_the_same_tokens(run: Path, tmp_path: Path) -> None:
+    firefly = [json.loads(line) for line in (RECIPE / "samples" / "train.jsonl").read_text().splitlines()]
+    rounds = [row["conversation"][0] for row in firefly if len(row["conversation"]) == 1][:4]
+    belle = [{"instruction": each["human"], "input": "", "output": each["assistant"]} for each in rounds]
+    (tmp_path / "belle.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in belle))
+    output = tmp_path / "run"
+    more = ["--set", "data.source=belle", "--set", f"data.eval={tmp_path}/belle.jsonl"]
+    for stage in ("weights", "data"):
+        done = run_sh("--output", output, "--data", tmp_path / "belle.jsonl", *more, "--only", stage)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = [row["input_ids"].tolist() for row in open_rows(output / "data" / "train", None)]
+    known = [row["input_ids"].tolist() for row in open_rows(run / "data" / "train", None)]
+    assert len(found) == 4 and all(row in known for row in found)
 
 
 def test_accuracy_is_of_final_answers(evaluation: dict[str, dict[str, Any]]) -> None:
