@@ -6,6 +6,7 @@ Labels in the prepared data are not shifted; `batch` in data.py shifts them, onc
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as functional
@@ -63,11 +64,12 @@ class SummedLoss(nn.Module):
     document; and, where documents are isolated, first, the place in the row where each token's document begins.
     """
 
-    def __init__(
-        self, folder: str, from_scratch: bool, layers: int | None, loss_chunk: int | None, documents: str
-    ) -> None:
+    folder: ClassVar[Path]
+    """Of weights, or of the shape. No argument: generated code is bound to these, and a run directory may be moved."""
+
+    def __init__(self, from_scratch: bool, layers: int | None, loss_chunk: int | None, documents: str) -> None:
         super().__init__()
-        self.model = build(Path(folder), from_scratch, layers, documents)
+        self.model = build(self.folder, from_scratch, layers, documents)
         self.isolated = documents == "isolated"
         self.loss_chunk = loss_chunk
 

@@ -103,4 +103,4 @@ def pas_config(config: dict[str, Any]) -> dict[str, Any]:
         values.pop("recompute_modules")
     if config["platform"]["device"] == "cpu":
         values["parallel_profile"] = False  # it counts CUDA devices, and would measure nothing
-    return {**values, "use_bf16": config["model"]["dtype"] == "bfloat16"}  # counts the masters in its memory
+    return values

@@ -81,6 +81,7 @@ def arguments_of(config: dict[str, Any], resume: Path | None, recorder: Any) -> 
         values["max_epochs"] = None  # steps decide
     checkpoint = {key: value for key, value in config["checkpoint"].items() if key != "resume_from"}
     shape = {key: model[key] for key in ("from_scratch", "layers", "loss_chunk", "documents")}
+    SummedLoss.folder = Path(model["path"])
     compute = {**config["compute_config"], "use_zero": bool(config["compute_config"]["use_zero"])}
     fp32 = model["dtype"] == "float32"
     collate = collator(config["data"]["max_length"], recorder.pad_id, model["documents"] == "isolated")
@@ -95,9 +96,8 @@ def arguments_of(config: dict[str, Any], resume: Path | None, recorder: Any) -> 
             plan_ngpus=plan_devices(config),
             runtime_ngpus=int(os.environ["WORLD_SIZE"]),
             pas_config=pas_config(config),
-            user_config=shape,
         ),
-        model=ModelConfig(type=SummedLoss, args={"folder": model["path"], **shape}),
+        model=ModelConfig(type=SummedLoss, args=shape),
         precision=dict(PRECISION[model["dtype"]]),
         optimizer=OptimizerConfig(
             type=AdamW if fp32 else MixedPrecisionAdamW,
@@ -111,7 +111,7 @@ def arguments_of(config: dict[str, Any], resume: Path | None, recorder: Any) -> 
         dataset=DatasetConfig(
             type=load_from_disk, train_args={"dataset_path": str(Path(config["data"]["path"]) / "train")}
         ),
-        dataset_sampler=DatasetSamplerConfig(train_args={"seed": values["seed"]}),
+        dataset_sampler=DatasetSamplerConfig(train_args={"seed": values["seed"], "shuffle": config["data"]["shuffle"]}),
         dataloader=DataloaderConfig(train_args={"collate_fn": collate, "drop_last": True}),
         checkpoint=options(
             CheckpointConfig,
@@ -138,6 +138,8 @@ def main() -> None:
     generated = Path(config["trainer"]["gen_savedir"])
     if dist.get_rank() == 0:
         remove_stale_code(generated)
+        if resume:
+            print(f"going on after step {step}: {resume}", flush=True)
     dist.barrier()  # nobody reads what is being removed
     pad_id = AutoTokenizer.from_pretrained(config["model"]["path"]).pad_token_id
     recorder = Recorder(Path(config["metrics"]), step, pad_id)

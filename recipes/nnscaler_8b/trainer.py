@@ -10,6 +10,12 @@ from nnscaler.cli.trainer import Trainer
 
 
 class ShardedTrainer(Trainer):
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        # In a merged checkpoint all parameters of one bucket share one step counter: each would advance it for all
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].clone()
+
     def _save_checkpoint(self, loss: float) -> None:
         super()._save_checkpoint(loss)  # ends in a barrier: every rank has written its part
         if self.rank == 0:

@@ -102,7 +102,7 @@ def test_a_policy_that_cannot_do_as_asked(wrong: dict[str, Any], says: str) -> N
 def test_what_each_policy_is_told() -> None:
     assert pas_config(config("tp", tensor=2)) == {}
     assert pas_config(config("pp", pipeline=2)) == {"pipeline_nstages": 2, "pipeline_nmicros": 4}
-    assert pas_config(config("autodist")) == {"parallel_profile": False, "use_bf16": True}
+    assert pas_config(config("autodist")) == {"parallel_profile": False}
     assert pas_config(config("autodist", recompute=True))["recompute_modules"] == "LlamaDecoderLayer"
 
 

@@ -61,7 +61,8 @@ from model import SummedLoss
 from nnscaler.cli.trainer_args import _to_precision
 from setup import PRECISION
 precision = PRECISION["bfloat16"] if sys.argv[1] == "ours" else dict.fromkeys(("param", "buffer", "input"), "bf16")
-model = SummedLoss(sys.argv[2], from_scratch=False, layers=None, loss_chunk=None, documents="isolated")
+SummedLoss.folder = sys.argv[2]
+model = SummedLoss(from_scratch=False, layers=None, loss_chunk=None, documents="isolated")
 exact = model.model.model.rotary_emb.inv_freq.clone()
 _to_precision(model, precision)
 found = model.model.model.rotary_emb.inv_freq

@@ -61,9 +61,8 @@ def test_every_policy_trains_the_same_model(tensor_parallel: Path, tmp_path: Pat
 
 @needs_nnscaler
 def test_the_tensor_parallel_run_really_split_matrices(tensor_parallel: Path) -> None:
-    """Both ranks hold parts: together they hold each element once, and neither holds all of the large matrices."""
-    code = (tensor_parallel / "generated").rglob("gencode*.py")
-    texts = [file.read_text() for file in code]
+    """The generated code of each rank makes room for a part of the MLP's matrices, not for all of them."""
+    texts = [file.read_text() for file in (tensor_parallel / "generated").rglob("gencode*.py")]
     assert len(texts) == 2
-    whole = "torch.empty((1280, 128)"
-    assert any(text.count("torch.empty((384, 64)") + text.count("torch.empty((192, 128)") for text in texts), whole
+    for text in texts:
+        assert "torch.empty((384, 64)" in text or "torch.empty((192, 128)" in text

@@ -26,7 +26,8 @@ from nnscaler.flags import CompileFlag
 from nnscaler.graph.parser import to_fx_graph
 from data import collator
 CompileFlag.trace_strategy = "cpu"
-model = SummedLoss(sys.argv[2], from_scratch=False, layers=None, loss_chunk=64, documents=sys.argv[3])
+SummedLoss.folder = sys.argv[2]
+model = SummedLoss(from_scratch=False, layers=None, loss_chunk=64, documents=sys.argv[3])
 rows = [{"input_ids": [0, 5, 6, 1, 0, 7], "labels": [-100, 5, 6, 1, -100, 7], "position_ids": [0, 1, 2, 3, 0, 1]}]
 batch = collator(16, 2, sys.argv[3] == "isolated")(rows)
 expected = model(batch)

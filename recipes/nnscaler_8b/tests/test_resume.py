@@ -52,7 +52,7 @@ def test_resumed_at_the_middle_it_is_the_uninterrupted_run(run: Path, tmp_path: 
     ]
     for file in sorted((run / "model").iterdir()):
         assert (output / "model" / file.name).read_bytes() == file.read_bytes(), file.name
-    assert "Resuming from" in (output / "logs" / "train.log").read_text()
+    assert "going on after step 12: " in (output / "logs" / "train.log").read_text()
 
 
 def test_more_steps_go_on_from_the_last(run: Path, tmp_path: Path) -> None:

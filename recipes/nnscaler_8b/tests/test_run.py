@@ -88,3 +88,18 @@ def test_generate_from_the_published_model(run: Path) -> None:
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["answer"]
+
+
+def test_from_scratch_with_other_layers(tmp_path: Path) -> None:
+    """The demo's --from_scratch --num_hidden_layers: the shape of the given model, with new weights."""
+    output = tmp_path / "run"
+    options = ["--set", "model.from_scratch=true", "--set", "model.layers=2", "--set", "train.max_steps=2"]
+    done = run_sh("--output", output, *options, "--nproc-per-node", "1", "--set", "parallel.plugin=dp",
+                  "--set", "train.gradient_checkpointing=false")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    model = AutoModelForCausalLM.from_pretrained(output / "model", dtype=torch.bfloat16)
+    assert len(model.model.layers) == 2
+    assert rows(output)[0]["loss"] == pytest.approx(7.15, abs=0.3), "that of guessing among 1,280 words"
+    evaluation = json.loads((output / "evaluation.json").read_text())
+    assert [row["before"] for row in evaluation] == [None, None]
+    assert "Policy dp: 1 of 1 devices" in (output / "report.md").read_text(encoding="utf-8")
