@@ -116,6 +116,7 @@ def test_right_however_it_is_said(kind: str, prediction: str) -> None:
         ("arithmetic", "-8.2"),  # a prefix
         ("arithmetic", "-18.25"),
         ("arithmetic", "-8.25.1"),
+        ("arithmetic", "= -8.25.1"),
         ("arithmetic", "1-8.25"),  # a part
         ("arithmetic", "-12.50 + 4.25 = ?"),
         ("arithmetic", "1. 3.5 2. -8.25 3. 7"),  # a list of numbers states none
@@ -163,6 +164,8 @@ def test_problems_of_no_type_are_judged_by_their_last_number() -> None:
     )
     assert (found.kind, found.correct) == (problems.OTHER, True)
     assert judge.judge("How many?", "nothing to go by", "7").expected is None
+    assert judge.judge("How many?", "#### 72", "between 1-72").answer == 72
+    assert judge.judge("How many?", "#### 72", "release 1.2.72").answer is None
 
 
 @given(
