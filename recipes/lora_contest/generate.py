@@ -63,14 +63,14 @@ def _arithmetic(numbers: Numbers, easy: bool) -> Made:
 
 
 def _power(numbers: Numbers, easy: bool) -> Made:
-    base = Decimal(numbers.randint(1, 12)) if easy else _decimal(numbers, 1000)
+    base = Decimal(numbers.randint(1, 9)) if easy else _decimal(numbers, 1000)
     exponent = numbers.randint(1, 3 if easy else 5)
     equation = f"{base}^{exponent} = {DIGITS.power(base, exponent)}"
     return Made(f"计算 {base} 的 {exponent} 次方？", equation, equation)
 
 
 def _square_root(numbers: Numbers, easy: bool) -> Made:
-    square = Decimal(numbers.randint(1, 40) ** 2) if easy else _decimal(numbers, 10_000, negative=False)
+    square = Decimal(numbers.randint(1, 31) ** 2) if easy else _decimal(numbers, 10_000, negative=False)
     equation = f"√{square} = {DIGITS.sqrt(square)}"
     return Made(f"计算 {square} 的平方根？", equation, equation)
 

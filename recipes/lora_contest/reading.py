@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python recipes/lora_contest/reading.py --count 64 --seed 1 --output reading.json
 
-The file has the layout of SQuAD v1.1. Names are invented, so that nobody can know an answer: it has to be read.
+The file has the layout of SQuAD v1.1. The facts are invented, so that nobody can know an answer: it has to be read.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# Beginnings and endings that the tiny tokenizer has whole: a name is two or three tokens
-PERSONS = words("T W S D")
-PLACES = words("N R F M P")
-ENDINGS = words(
-    "ach age ain ake ame and ang ant are ast ell end ent ere ess ide ike ilt ing ist ive oat obo ond one ong ook oon "
-    "ore ory ost our ow ro ru ult ure use ven ver"
+PERSONS = words(
+    "Abel Ada Alma Anton Bela Bruno Clara Dario Emil Enzo Felix Greta Hugo Igor Ines Jana Jonas Kira Lena Luca Mara "
+    "Milo Nina Noah Olga Paula Rosa Sara Theo Timo Vera Zoe"
+)
+PLACES = words(
+    "Almen Arlo Barden Belton Corvin Dalby Delmar Elston Gorby Harlow Ilmen Kelso Lorne Malden Norden Orley Perth "
+    "Rimini Salem Selby Solano Tilden Torby Varna"
 )
 THINGS = words(
     "boat book box bread bridge car chair clock coat cup door horse house lamp map picture pot road spoon table tea "
@@ -49,15 +50,10 @@ class Fact:
     """What the question asks for: no two facts of a passage share it."""
 
 
-def name(numbers: random.Random, beginnings: list[str]) -> str:
-    """An invented name."""
-    return numbers.choice(beginnings) + "".join(numbers.choice(ENDINGS) for _ in range(numbers.choice((1, 1, 2))))
-
-
 def fact(numbers: random.Random) -> Fact:
     """One fact, and a question about it."""
-    who, place, thing = name(numbers, PERSONS), name(numbers, PLACES), numbers.choice(THINGS)
-    count, year = str(numbers.randint(2, 99)), str(numbers.randint(1500, 2020))
+    who, place, thing = numbers.choice(PERSONS), numbers.choice(PLACES), numbers.choice(THINGS)
+    count, age = str(numbers.randint(2, 99)), str(numbers.randint(2, 99))
     job, colour, day = numbers.choice(JOBS), numbers.choice(COLOURS), numbers.choice(DAYS)
     return numbers.choice(
         (
@@ -74,7 +70,7 @@ def fact(numbers: random.Random) -> Fact:
             Fact(f"The {thing} of {who} is {colour}.", f"What colour is the {thing} of {who}?", colour, (thing, who)),
             Fact(f"{who} has {count} apples.", f"How many apples does {who} have?", count, ("count", who)),
             Fact(f"{who} came home on {day}.", f"When did {who} come home?", day, ("day", who)),
-            Fact(f"The {thing} was made in {year}.", f"When was the {thing} made?", year, ("year", thing)),
+            Fact(f"The {thing} is {age} years old.", f"How old is the {thing}?", age, ("age", thing)),
         )
     )
 
