@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 
 from common.evaluation import problems, values
 from common.evaluation.problems import OTHER, Problem
@@ -84,7 +84,7 @@ def judge(problem: str, solution: str, prediction: str, tolerance: float = TOLER
     if stated is None:
         return Judgement(kind, expected, None, False)
     answer = stated.in_row(row)
-    with localcontext(prec=values.DIGITS):
+    with localcontext(Context(prec=values.DIGITS)):
         if stated.unit == "%" and kind != "discount" and reference.unit != "%":
             answer = answer / 100
         scale = Decimal(str(abs(asked.coefficient))) if asked and asked.coefficient else Decimal(1)
