@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import RECIPE, run_sh
 
-COMMAND = re.compile(r"bash recipes/nnscaler_8b/run\.sh[^`\n]*(?:\\\n[^`\n]*)*")
+COMMAND = re.compile(r"bash recipes/nnscaler_8b/run\.sh[^`\n\\]*(?:\\\n[^`\n\\]*)*")
 TEXT = (RECIPE / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(COMMAND.findall(TEXT)))
 
