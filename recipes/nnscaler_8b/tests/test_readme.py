@@ -21,7 +21,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_plans(prepared: Path, command: str) -> None:
-    words = shlex.split(command)[2:]
+    words = shlex.split(command.replace("\\\n", " "))[2:]
     places = {"DIR_OR_HUB_ID": prepared / "weights", "PATH_OR_HUB_ID": RECIPE / "samples" / "train.txt"}
     words = [str(places.get(word, word)) for word in words]
     if "--preset" in words:
