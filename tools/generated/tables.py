@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ def batch(recipe: Recipe, preset: Preset) -> str:
     """The arithmetic of a global batch."""
     micro = setting(recipe, preset, "train", "micro_batch_size") or 1
     accumulation = setting(recipe, preset, "train", "gradient_accumulation_steps") or 1
-    ranks = devices(recipe, preset)
+    ways = ("tensor_parallel", "pipeline_parallel", "sequence_parallel")
+    ranks = devices(recipe, preset) // math.prod(setting(recipe, preset, "parallel", way) or 1 for way in ways)
     length = setting(recipe, preset, "data", "max_length")
     tokens = f" of up to {length:,} tokens" if length else ""
     return f"{micro} × {accumulation} × {ranks} = {micro * accumulation * ranks}{tokens}"
