@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import FSDP, MASTERS, SMALL, make, training
 
 from common.errors import UserError
-from common.memory import duration, fit, host
+from common.memory import activations, duration, fit, host
 from common.memory.estimate import GIB, PARTS, estimate
 from common.memory.job import Job
 
@@ -66,17 +66,25 @@ def test_recomputation_keeps_one_input_a_layer() -> None:
     again = make("8B", MASTERS, training(2048), devices=1)
     kept = dataclasses.replace(again, checkpointing=False)
     some = dataclasses.replace(again, recomputed_layers=(20,))
-    activations = [estimate(job).moments["loss"].parts["activations"] for job in (again, some, kept)]
-    assert activations[0] == 32 * 2048 * 4096 * 2
-    assert activations[1] - activations[0] == pytest.approx((activations[2] - activations[0]) * 12 / 32)
+    kept_bytes = [estimate(job).moments["loss"].parts["activations"] for job in (again, some, kept)]
+    assert kept_bytes[0] == 32 * 2048 * 4096 * 2
+    assert kept_bytes[1] - kept_bytes[0] == pytest.approx((kept_bytes[2] - kept_bytes[0]) * 12 / 32)
 
 
 def test_the_first_pipeline_stage_holds_most_micro_batches() -> None:
     """1F1B: stage 0 of 4 keeps 4 micro-batches, if there are as many."""
-    settings = training(2048, parallel={"pipeline_parallel": 4}, train={"gradient_accumulation_steps": 8})
-    job = make("8B", MASTERS, settings, devices=4)
+    stated = training(2048, parallel={"pipeline_parallel": 4}, train={"gradient_accumulation_steps": 8})
+    job = make("8B", MASTERS, stated, devices=4)
     assert [job.in_flight(stage) for stage in range(4)] == [4, 3, 2, 1]
     assert dataclasses.replace(job, gradient_accumulation_steps=2).in_flight(0) == 2
+
+
+def test_each_moment_is_that_of_the_fullest_stage() -> None:
+    """The last stage has the logits; the first has the micro-batches in flight while layers are differentiated."""
+    stated = training(8192, parallel={"pipeline_parallel": 4}, train={"gradient_accumulation_steps": 8})
+    moments = estimate(make("8B", {**MASTERS, "loss_chunk": 4096}, stated, devices=4)).moments
+    assert moments["loss"].parts["loss"] > 4096 * 128256 * 12
+    assert moments["backward first"].parts["activations"] > 4 * 8 * 8192 * 4096 * 2
 
 
 def test_logits_are_of_the_chunk_that_exists() -> None:
@@ -91,6 +99,22 @@ def test_devices_that_share_sequences_hold_fewer_tokens() -> None:
     shared = make("8B", MASTERS, training(8192, parallel={"sequence_parallel": 2}), devices=2)
     assert estimate(shared).step.parts["activations"] * 2 == pytest.approx(estimate(whole).step.parts["activations"])
     assert (whole.data_parallel, shared.data_parallel) == (2, 1)
+
+
+def test_tensor_parallel_ranks_share_all_but_the_norms() -> None:
+    """Of a layer's activations: norms, their results and the sum between attention and MLP are on every rank."""
+    one = make("8B", MASTERS, training(2048, train={"gradient_checkpointing": False}), devices=1)
+    eight = dataclasses.replace(one, processes=8, tensor_parallel=8)
+    whole = 2048 * (2 * 4 + 5 * 2) * 4096  # bytes: both norms' fp32 copies, and five tensors in bf16
+    shared = activations.layer(one) - whole
+    assert activations.layer(eight) == whole + shared // 8
+    assert activations.loss(one) > 6 * activations.loss(eight)
+
+
+def test_fused_norms_keep_neither_an_fp32_copy_nor_the_unscaled() -> None:
+    plain = make("8B", MASTERS, training(2048), devices=1)
+    fused = make("8B", {**MASTERS, "fused_norms": True}, training(2048), devices=1)
+    assert activations.layer(plain) - activations.layer(fused) == 2048 * 4096 * (2 * 4 + 2 * 2)
 
 
 def test_layer_by_layer_loading_needs_no_whole_model() -> None:
@@ -125,6 +149,7 @@ jobs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(jobs)
 def test_no_part_is_negative_and_more_never_takes_less(job: Job) -> None:
     peak = estimate(job).peak.total
@@ -166,6 +191,14 @@ def test_nothing_is_suggested_that_the_recipe_cannot_be_told() -> None:
     assert fit.nearest(job, 80, lambda key: False)
     for change in fit.nearest(job, 80, lambda key: False):
         assert all(option.startswith(("--devices", "--nnodes")) for option in change.options)
+
+
+def test_frozen_weights_have_no_gradient_to_compute() -> None:
+    """Two passes of three: 4N in place of 6N, and what attention takes stays."""
+    everything = duration.duration(make("8B", FSDP, training(2048), devices=1), 100).flops
+    adapter = duration.duration(make("8B", FSDP, training(2048, lora=16), devices=1), 100).flops
+    multiplied = BILLION_8 - 128256 * 4096
+    assert everything - adapter == pytest.approx(2048 * (2 * multiplied - 6 * 41_943_040))
 
 
 def test_a_step_takes_the_published_time() -> None:

@@ -69,8 +69,11 @@ def ask(request: Request, rows: int | None = None) -> Question:
 
 
 def _platform(recipe: Recipe, preset: Preset) -> str:
+    """The one that run.sh would take here; on a machine that is none of them, the first that the preset names."""
+    if anywhere := next((name for name in preset.platforms if platform.read(name).detect is None), None):
+        return anywhere
     try:
-        return hardware.choose(recipe, [name for name in preset.platforms if platform.read(name).detect is not None])
+        return hardware.choose(recipe, preset.platforms)
     except UserError:
         return preset.platforms[0]
 
