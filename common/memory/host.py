@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from common.memory.estimate import GIB, Held, hold
 from common.memory.job import BYTES, Job, count, shapes, trained_parameters
+from common.report.flops import model_size
 from common.settings import Settings
 
 TOKEN_BYTES = 12  # input_ids, labels and position_ids, int32 each
@@ -81,7 +82,7 @@ def _power_of_two(size: float) -> int:
 
 def base_parameters(job: Job) -> int:
     """Weights of the whole model, without adapters."""
-    return job.tensor_parallel * sum(count(job, stage).base for stage in range(job.pipeline_parallel))
+    return model_size(job.model).parameters
 
 
 def disk(job: Job, settings: Settings, tokens: int | None) -> Disk:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.recipe import MemoryModel
+from common.report.flops import model_size
 from common.settings import Settings
 from common.weights.config import LlamaConfig
 
@@ -262,5 +263,6 @@ def layers_of(job: Job, stage: int) -> int:
 
 def trained_parameters(job: Job) -> int:
     """Trained weights of the whole model."""
-    stages = [count(job, stage) for stage in range(job.pipeline_parallel)]
-    return job.tensor_parallel * sum(each.adapters if job.lora else each.base for each in stages)
+    if not job.lora:
+        return model_size(job.model).parameters
+    return job.tensor_parallel * sum(count(job, stage).adapters for stage in range(job.pipeline_parallel))
