@@ -94,6 +94,8 @@ def _probe(planned: Plan, script: Path, scratch: Path) -> list[dict[str, Any]]:
     options += ["--plugin", framework.plugin] if framework.plugin else []
     launcher = launchers.launch(planned.recipe.launcher, python, planned.cluster, scratch / "logs")
     variables = {**os.environ, **{name: expand(value) for name, value in planned.environment.items()}}
+    # The environment's own programs first, as in a run: launchers look for plain `python`
+    variables["PATH"] = os.pathsep.join([str(Path(python).parent), variables.get("PATH", "")])
     ran = _run([*launcher, str(script), *options], PROBE_SECONDS, variables)
     if (scratch / "probes.json").is_file():
         lines: list[dict[str, Any]] = json.loads((scratch / "probes.json").read_text(encoding="utf-8"))
