@@ -2,8 +2,8 @@
 
     LAUNCHER mindspore_probe.py --device CPU --backend mccl --dtypes float32 --golden FOLDER --output FILE
 
-As torch_probe.py, in MindSpore's words; what is written is what rank 0 found. The Llama of the golden curve is written out here, in MindSpore's
-plain operators: nothing of MindFormers is in between.
+As torch_probe.py, in MindSpore's words; what is written is what rank 0 found. The Llama of the golden
+curve is written out here, in MindSpore's plain operators: nothing of MindFormers is in between.
 """
 
 from __future__ import annotations
