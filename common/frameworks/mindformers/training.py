@@ -26,6 +26,8 @@ OPTIMIZER_STATE = (
     "scale_sense",
     "global_step",
     "learning_rate",
+    "current_default_lr",
+    "current_grouped_lr",
 )
 LORA = "mindpet_delta_lora"
 

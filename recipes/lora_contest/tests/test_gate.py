@@ -14,7 +14,7 @@ from conftest import run_sh
 from test_run import tensors
 
 RATIO = 16
-PLANTED = ("train.learning_rate=4.0e-2", "train.max_steps=30", f"lora.learning_rate_ratio={RATIO}")
+PLANTED = ("train.learning_rate=4.0e-2", "train.max_steps=20", f"lora.learning_rate_ratio={RATIO}")
 
 
 @pytest.fixture(scope="module")
