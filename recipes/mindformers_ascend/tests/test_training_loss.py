@@ -22,7 +22,8 @@ def test_first_loss_equals_the_rows_scored_one_by_one(tmp_path: Path, processes:
     any update, whatever their order.
     """
     data = tmp_path / "data.json"
-    answers = ["Yes.", "It is a river and it runs to the sea. " * 2] * (ROWS // 2)
+    # Three long ones: however the rows are shared, two processes have different numbers of trained tokens
+    answers = ["It is a river and it runs to the sea. " * 2] * 3 + ["Yes."] * (ROWS - 3)
     rows = [{"instruction": f"Question {n}?", "input": "", "output": answer} for n, answer in enumerate(answers)]
     data.write_text(json.dumps(rows))
     options = ["--output", tmp_path / "run", "--data", data, "--set", f"data.eval={RECIPE}/samples/eval.json"]
