@@ -30,7 +30,9 @@ class StepBatch:
 
 
 def open_rows(folder: Path, max_rows: int | None) -> Any:
-    """The prepared rows in `folder`, the first `max_rows` of them. Raises UserError for packed rows."""
+    """The prepared rows in `folder`, the first `max_rows` of them. Raises UserError for packed rows and for none."""
+    if max_rows is not None and max_rows < 1:
+        raise UserError("config.data.max_rows leaves no row", found=max_rows, expected="1 or more, or null for all")
     meta = json.loads((folder.parent / "meta.json").read_text(encoding="utf-8"))
     if meta.get("packing", "none") != "none":
         raise UserError("packed rows need attention that ends with each document", file=folder, found=meta["packing"])

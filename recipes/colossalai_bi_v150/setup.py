@@ -140,12 +140,6 @@ def check(config: dict[str, Any], name: str, precision: str) -> None:
         (name in ("gemini", "ddp") and zero > 0, f"plugin {name} has no ZeRO stage", "set parallel.zero_stage=0"),
         (name == "gemini" and precision == "fp32", "Gemini trains in bf16 or fp16", "set model.dtype=bfloat16"),
         (
-            # From the third step on its gradients are others than everybody else's, in 0.4.4 on gloo
-            name == "gemini" and config["platform"]["device"] == "cpu",
-            "Gemini is not right on CPU processes",
-            "take another parallel.plugin",
-        ),
-        (
             # ColossalAI 0.4.4 counts all but the last micro-batch too often
             name == "gemini" and train["gradient_accumulation_steps"] > 1,
             "Gemini's gradient accumulation is wrong",

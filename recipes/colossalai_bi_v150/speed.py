@@ -86,8 +86,8 @@ TABLE = (
 )
 
 
-def write_speed(config: dict[str, Any], ranks: int) -> None:
-    """Write the figures of a run on `ranks` devices: as JSON, and as a section of the report."""
+def write_speed(config: dict[str, Any], ranks: int, rows: int) -> None:
+    """Write the figures of a run over `rows` rows on `ranks` devices: as JSON, and as a section of the report."""
     train = config["train"]
     model = json.loads((Path(config["model"]["path"]) / "config.json").read_text(encoding="utf-8"))
     sizes = config["plugins"]["3d"]
@@ -102,12 +102,14 @@ def write_speed(config: dict[str, Any], ranks: int) -> None:
         length=config["data"]["max_length"],
         recompute=config["model"]["gradient_checkpointing"],
     )
-    write_json(Path(config["speed"]["figures"]), found)
+    write_json(Path(config["speed"]["figures"]), {"rows": rows, **found})
+    capped = "" if config["data"]["max_rows"] is None else ", which config.data.max_rows caps"
     section = {
         "title": "Speed in the vendor's terms",
         "text": [
             f"Mean of {found['steps']} steps on {ranks} ranks, {per_card} to a card, without the first "
-            f"{IGNORED_STEPS}. A full row is {config['data']['max_length']} tokens."
+            f"{IGNORED_STEPS}. A full row is {config['data']['max_length']} tokens.",
+            f"The training draws from {rows:,} rows{capped}.",
         ],
         "head": ["What", "Value"],
         "rows": [[name, f"{found[key]:.4g}"] for name, key in TABLE],

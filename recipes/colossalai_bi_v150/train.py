@@ -83,7 +83,9 @@ def main() -> None:
     begin(config)
     train(config)
     if dist.get_rank() == 0:
-        write_speed(config, dist.get_world_size())
+        data = config["data"]
+        rows = len(open_rows(Path(data["path"]) / "train", data["max_rows"]))
+        write_speed(config, dist.get_world_size(), rows)
     end()
 
 

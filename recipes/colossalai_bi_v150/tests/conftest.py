@@ -24,8 +24,10 @@ from common import golden  # noqa: E402 - the path is set above
 STEPS = 6
 SAVED = 3  # the step from which variants are resumed
 THREE_D = {"tp_size": 1, "pp_size": 1, "sp_size": 1, "zero_stage": 0}
-# plugin, dtype, and what differs for plugins.3d or plugins.zero
-VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, int]]]] = {
+# Without them a model as small as this is one chunk, of which every rank keeps the whole
+SMALL_CHUNKS = {"min_chunk_size_m": 0.05, "search_range_m": 0.05, "hidden_dim": 64}
+# plugin, dtype, and what differs for plugins.NAME
+VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, Any]]]] = {
     2: {
         "tp2": ("3d", "float32", {"tp_size": 2}),
         "pp2": ("3d", "float32", {"pp_size": 2}),
@@ -33,6 +35,8 @@ VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, int]]]] = {
         "ddp": ("ddp", "float32", {}),
         "zero1": ("zero", "bfloat16", {"stage": 1}),
         "zero2": ("zero", "bfloat16", {"stage": 2}),
+        "gemini": ("gemini", "bfloat16", SMALL_CHUNKS),
+        "gemini_gathered": ("gemini", "bfloat16", {}),
     },
     4: {
         "tp2_pp2": ("3d", "float32", {"tp_size": 2, "pp_size": 2}),
@@ -40,7 +44,7 @@ VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, int]]]] = {
     },
 }
 GOLDEN = {2: ("golden_tp2", {"tp_size": 2}), 4: ("golden_pp2_dp2", {"pp_size": 2})}
-RESUMED = ("tp2", "pp2", "zero1", "zero2", "pp2_zero1")
+RESUMED = ("tp2", "pp2", "zero1", "zero2", "gemini", "pp2_zero1")
 
 
 def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -125,13 +129,16 @@ def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPat
     return found
 
 
-def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: dict[str, int]) -> dict[str, Any]:
+def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Write `folder`/config.yaml."""
     mine = copy.deepcopy(config)
     mine["plugin"] = plugin
     mine["model"] |= {"dtype": dtype, "neftune_noise_alpha": 0}
     mine["plugins"]["3d"] |= THREE_D
     mine["plugins"].get(plugin, {}).update(sizes)
+    if plugin == "gemini":  # the same rows at once
+        mine["train"]["micro_batch_size"] *= mine["train"].pop("gradient_accumulation_steps")
+        mine["train"]["gradient_accumulation_steps"] = 1
     if plugin == "zero":
         mine["plugins"]["3d"]["zero_stage"] = sizes["stage"]
     mine["train"] |= {"max_steps": STEPS, "save_steps": SAVED}

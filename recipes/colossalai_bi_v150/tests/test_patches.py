@@ -86,6 +86,20 @@ def zero():
 
 show("zero_on_cpu", zero)
 
+def gemini():
+    from colossalai.nn.optimizer import HybridAdam
+    from colossalai.zero.gemini import GeminiDDP, GeminiOptimizer
+    layer = torch.nn.Linear(8, 8)
+    optimizer = HybridAdam(layer.parameters())
+    model = GeminiDDP(layer, mixed_precision=torch.bfloat16, hidden_dim=8, search_range_m=0, min_chunk_size_m=0)
+    optimizer = GeminiOptimizer(optimizer, model, max_norm=1.0)
+    for _ in range(2):
+        optimizer.backward(model(torch.ones(2, 8)).float().square().sum())
+        optimizer.step()
+    return "stepped in shards" if not any(chunk.keep_gathered for chunk in optimizer.chunk16_set) else "gathered"
+
+show("gemini_on_cpu", gemini)
+
 from torch.utils._python_dispatch import TorchDispatchMode
 class Dtypes(TorchDispatchMode):
     def __init__(self):
@@ -134,6 +148,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("colossalai.cpu_kernels", "AssertionError", "True"),
         ("colossalai.clip_on_cpu", "0.5", "0.125"),
         ("colossalai.zero_on_cpu", "AssertionError: device is required", "stepped"),
+        ("colossalai.gemini_on_cpu", "RuntimeError: torch.cuda.Stream requires CUDA support", "stepped in shards"),
         ("colossalai.norms_without_fp64", "True", "False"),
     ],
 )
