@@ -43,7 +43,8 @@ class Source:
             raise EnvironmentFailure(
                 f"{self.variable} names what is not there\n"
                 f"  found:    {path}\n"
-                f"  expected: a checkout, an sdist or a wheel of {self.name} ({self.url})"
+                f"  expected: a checkout, an sdist or a wheel of {self.name} ({self.url})\n"
+                f"  to do:    name one, or unset {self.variable}: the repository is then asked"
             )
         return path
 

@@ -69,8 +69,11 @@ def new(
 
 @app.command()
 def diff(recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that was copied.")]) -> None:
-    """What differs from the recipe it was copied from, as that is today; a change of name does not count."""
-    print(copying.diff(recipe_folder), end="")
+    """What differs from the recipe it was copied from, as that is today; what `tools new` changed does not count."""
+    different = copying.diff(recipe_folder)
+    print(different, end="")
+    if not different:
+        print("nothing differs from the parent", file=sys.stderr)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import whole_directory, write_text
 from common.golden import FILE as GOLDEN
 from common.run.provenance import commit
-from tools.generated import documents
+from tools.generated import documents, markers
 from tools.lint.tree import Tree
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,16 +56,21 @@ def rename(text: str, old: str, new_name: str) -> str:
 
 def _declared(text: str, parent: str) -> str:
     """recipe.yaml with its parent stated, and no tier that somebody else's log is the proof of."""
-    text = re.sub(r"\btier: (?:smoked|verified)\b", "tier: declared", text)
-    text = re.sub(r"^ +log: .*\n|, *log: [^,}\n]*", "", text, flags=re.MULTILINE)
-    text = PARENT.sub("", text)
+    text = PARENT.sub("", _unclaimed(text))
     return re.sub(r"^(?=reproduces:)", f"parent: {parent}\n", text, count=1, flags=re.MULTILINE)
 
 
-def diff(name: str) -> str:
-    """Unified differences from the parent, as it is today, to the recipe; names of the two count as one.
+def _unclaimed(text: str) -> str:
+    """recipe.yaml with every platform declared, and no log."""
+    text = re.sub(r"\btier: (?:smoked|verified)\b", "tier: declared", text)
+    return re.sub(r"^ +log: .*\n|, *log: [^,}\n]*", "", text, flags=re.MULTILINE)
 
-    Raises UserError for a recipe without a parent, or whose parent is no longer there.
+
+def diff(name: str) -> str:
+    """Unified differences from the parent, as it is today, to the recipe; "" for an untouched copy.
+
+    What `new` changes is no difference: the name, and the tiers that a copy may not claim. Nor are generated
+    parts: they follow from the rest. Raises UserError for a recipe without a parent, or whose parent is gone.
     """
     folder = recipe.find(name)
     read, document = recipe.read(folder)
@@ -84,8 +89,12 @@ def _differences(parent: Path, folder: Path) -> Iterator[str]:
             if not (before.is_file() and after.is_file() and before.read_bytes() == after.read_bytes()):
                 yield f"Binary files {parent.name}/{relative} and {folder.name}/{relative} differ\n"
             continue
-        renamed = rename(old, parent.name, folder.name)
-        a, b = (PARENT.sub("", text).splitlines(keepends=True) for text in (renamed, new_text))
+        old = rename(old, parent.name, folder.name)
+        if relative == Path("recipe.yaml"):
+            old, new_text = PARENT.sub("", _unclaimed(old)), PARENT.sub("", new_text)
+        if relative.suffix == ".md":
+            old = markers.take_over(old, new_text)
+        a, b = (text.splitlines(keepends=True) for text in (old, new_text))
         a_name = f"{parent.name}/{relative}" if before.is_file() else os.devnull
         b_name = f"{folder.name}/{relative}" if after.is_file() else os.devnull
         for line in difflib.unified_diff(a, b, a_name, b_name):

@@ -71,10 +71,22 @@ def test_diff_shows_what_was_changed_on_either_side_and_not_the_name(project: Pa
     assert not any("run.sh" in line or "parent:" in line for line in changed), changed
 
 
-def test_the_diff_of_an_untouched_copy_is_what_the_copy_may_not_claim(project: Path) -> None:
+def test_nothing_differs_in_an_untouched_copy_and_a_claim_does(project: Path) -> None:
+    parent = project / "recipes" / "example" / "README.md"
+    write(parent, text(parent) + "\n<!-- generated: platforms -->\n<!-- end -->\n")
+    tools(project, "lint", "--fix")
+    assert "| smoked |" in text(parent)
     tools(project, "new", "mine", "--from", "example")
-    changed = [line for line in tools(project, "diff", "mine").stdout.splitlines() if line.startswith(("+ ", "- "))]
-    assert [line for line in changed if "declared" not in line and "smoked" not in line] == []
+    ran = tools(project, "diff", "mine")
+    assert (ran.returncode, ran.stdout) == (0, "") and "nothing differs" in ran.stderr
+    config, page = (project / "recipes" / "mine" / name for name in ("recipe.yaml", "README.md"))
+    write(config, text(config).replace("tier: declared", "tier: smoked", 1))
+    write(page, text(page) + "More.\n")
+    assert tools(project, "lint", "--fix").stderr.count("mine/README.md") == 1
+    changed = [line for line in tools(project, "diff", "mine").stdout.splitlines() if line[:1] in "+-"]
+    changed = [line for line in changed if line[:3] not in ("+++", "---")]
+    assert "+More." in changed and sum("tier: smoked" in line for line in changed) == 1
+    assert not any(line.startswith(("+|", "-|")) for line in changed), changed
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from common import golden
 from common.environment import Spec
+from common.environment_source import Source
 from common.platform import Check
 from common.recipe import Memory
 from common.request import Request
@@ -135,6 +136,22 @@ def test_versions_that_differ_from_the_pins_are_named(tmp_path: Path) -> None:
     file.write_text("numpy==1.0\n")
     lines = list(machine.interpreter(Spec(file, (3, 0), (3, 1))))
     assert [line.state for line in lines] == ["fail"] and "no Python" in lines[0].found
+
+
+def test_what_is_on_no_index_and_cannot_be_had_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA3_RECIPES_ENVS", str(tmp_path / "envs"))
+    monkeypatch.delenv("MADEUP_SOURCE", raising=False)
+    pins = tmp_path / "cpu.txt"
+    pins.write_text("numpy==2.0\n")
+    source = Source("madeup", f"git+{(tmp_path / 'no-repository').as_uri()}@1.0", "MADEUP_SOURCE")
+    spec = Spec(pins, sys.version_info[:2], sys.version_info[:2], sources=(source,))
+    line = {line.name: line for line in machine.interpreter(spec)}["madeup"]
+    assert line.state == "fail" and "cannot be reached" in line.found and "set MADEUP_SOURCE" in line.to_do
+    wheel = tmp_path / "madeup-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"x")
+    monkeypatch.setenv("MADEUP_SOURCE", str(wheel))
+    line = {line.name: line for line in machine.interpreter(spec)}["madeup"]
+    assert (line.state, line.found) == ("pass", str(wheel))
 
 
 def test_a_folder_that_cannot_be_written_and_too_little_disk(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from example_project import ROOT, tools
 
-from tools.onboarding.conformance import NEEDED, Result
+from tools.onboarding.conformance import NEEDED, Result, as_markdown
 
 TORCH = os.environ.get("LLAMA3_TORCH_PYTHON")
 
@@ -50,7 +50,8 @@ def test_a_wrong_call_is_one_message(project: Path, arguments: list[str], says: 
 def result(**changes: Any) -> Result:
     probes = [{"probe": name, "name": name, "ok": True, "value": None, "detail": ""} for name in NEEDED]
     smoke = {"finished": True, "tokens_per_second": 10.0}
-    return Result("p", "r", "torch", "2026-01-01", None, {}, 2, **{"probes": probes, "smoke": smoke, **changes})
+    values = {"platform": "p", "probes": probes, "smoke": smoke, **changes}
+    return Result(recipe="r", framework="torch", date="2026-01-01", commit=None, machine={}, devices=2, **values)
 
 
 def test_tiers() -> None:
@@ -65,6 +66,20 @@ def test_tiers() -> None:
     assert result(probes=[*probes, {"probe": "matmul", "ok": False, "name": "", "value": 1, "detail": ""}]).tier == (
         "verified"
     )
+
+
+def test_the_table_says_the_smoke_run_in_words() -> None:
+    smoke = {
+        "finished": True,
+        "seconds": 240.578,
+        "first_loss": 7.4779062,
+        "last_loss": 6.17619,
+        "tokens_per_second": 655.9,
+    }
+    told = as_markdown(result(platform="cpu", smoke=smoke))
+    assert "Smoke of r: finished, 241 s, loss 7.4779 → 6.1762, 656 tokens/s." in told
+    told = as_markdown(result(platform="cpu", smoke={"finished": False, "problem": "no disk"}))
+    assert "Smoke of r: not finished: no disk." in told
 
 
 @pytest.fixture

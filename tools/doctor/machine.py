@@ -34,8 +34,9 @@ def devices(identifier: str, wanted: int) -> Iterator[Line]:
     if here < 0:
         cores = os.cpu_count() or 1
         to_do = f"the processes share the cores and are slow; --nproc-per-node {cores} takes fewer"
-        state = Line("devices", "warn", f"{wanted} processes on {cores} cores", to_do)
-        yield state if wanted > cores else passed("devices", f"{wanted} processes on {cores} cores")
+        text = f"{wanted} process{'es' if wanted > 1 else ''} on {cores} core{'s' if cores > 1 else ''}"
+        state = Line("devices", "warn", text, to_do)
+        yield state if wanted > cores else passed("devices", text)
         return
     to_do = "--nproc-per-node takes fewer; the driver's own tool shows whether it sees the devices"
     yield at_least("devices", here, wanted, f"of {identifier}", to_do)
@@ -163,6 +164,7 @@ def interpreter(spec: Spec) -> Iterator[Line]:
         else:
             yield passed("Python", python)
             yield Line("versions", "warn", "the recipe's environment is not made yet", "run.sh makes it, once")
+        yield from sources(spec)
         return
     ran = subprocess.run([str(spec.python()), "-c", ASK], capture_output=True, text=True)
     if ran.returncode:
@@ -176,6 +178,17 @@ def interpreter(spec: Spec) -> Iterator[Line]:
         yield Line("versions", "fail", found, f"remove {spec.folder()}: run.sh makes it anew")
     else:
         yield passed("versions", f"{len(spec.pins())} pins, as in {spec.requirements.name}")
+
+
+def sources(spec: Spec) -> Iterator[Line]:
+    """Whether what is on no package index can be had: from its repository, or from where its variable says."""
+    for source in spec.sources:
+        try:
+            source.need()
+        except environment.EnvironmentFailure as error:
+            yield Line(source.name, "fail", *_split(str(error)))
+        else:
+            yield passed(source.name, str(source.given() or source.url))
 
 
 def differing(pins: list[str], installed: dict[str, str]) -> Iterator[str]:

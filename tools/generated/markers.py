@@ -10,6 +10,7 @@ from common.errors import UserError, did_you_mean
 
 BEGIN = re.compile(r"<!-- generated: ([a-z-]+) -->")
 END = "<!-- end -->"
+PART = re.compile(rf"^{BEGIN.pattern}\n.*?^{END}$", re.MULTILINE | re.DOTALL)
 
 
 def has_parts(text: str) -> bool:
@@ -58,3 +59,9 @@ def replace(text: str, parts: Mapping[str, Callable[[], str]], file: Path) -> st
     if opened:
         raise UserError(f"the part {opened[1]!r} has no {END}", file=file, line=opened[0])
     return "\n".join(written) + "\n"
+
+
+def take_over(text: str, other: str) -> str:
+    """`text` with the generated parts of `other` in place of its own of the same name."""
+    theirs = {part[1]: part[0] for part in PART.finditer(other)}
+    return PART.sub(lambda part: theirs.get(part[1], part[0]), text)

@@ -176,16 +176,29 @@ def as_markdown(result: Result) -> str:
             )
         rows.append([each["probe"], each["name"], "right" if each["ok"] else "WRONG", value, detail])
     words = ", ".join(f"{key}: {value}" for key, value in result.machine.items())
-    smoke = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result.smoke.items() if value is not None)
     return "\n".join(
         [
             f"# {result.platform}, {result.framework}: {result.tier}",
             "",
             f"{result.date}, commit {result.commit or 'unknown'}, {result.devices} devices; {words}.",
             "",
-            f"Smoke of {result.recipe}: {smoke}.",
+            f"Smoke of {result.recipe}: {_told(result.smoke)}.",
             "",
             table(["Probe", "What", "", "Value", ""], rows),
             "",
         ]
     )
+
+
+def _told(smoke: dict[str, Any]) -> str:
+    """What came of the smoke run, in words."""
+    if not smoke["finished"]:
+        return f"not finished: {smoke.get('problem', 'its report says so')}"
+    words = ["finished"]
+    if (seconds := smoke.get("seconds")) is not None:
+        words.append(f"{seconds:.0f} s")
+    if smoke.get("first_loss") is not None and smoke.get("last_loss") is not None:
+        words.append(f"loss {smoke['first_loss']:.4f} → {smoke['last_loss']:.4f}")
+    if (speed := smoke.get("tokens_per_second")) is not None:
+        words.append(f"{speed:,.0f} tokens/s")
+    return ", ".join(words)
