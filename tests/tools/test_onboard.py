@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from example_project import ROOT, tools
 
-from tools.onboarding.conformance import NEEDED, Result, as_markdown
+from common import recipe
+from tools.onboarding import platform_file
+from tools.onboarding.conformance import NEEDED, Result, as_markdown, keep_logs
 
 TORCH = os.environ.get("LLAMA3_TORCH_PYTHON")
 
@@ -32,6 +34,18 @@ def test_the_platform_file_and_the_recipe_that_names_it(project: Path) -> None:
     before = recipe
     assert tools(project, "onboard", "madeup", "--recipe", "example", "--only-file").returncode == 0
     assert (project / "recipes" / "example" / "recipe.yaml").read_text() == before, "a second time changes nothing"
+
+
+@pytest.mark.parametrize("name", sorted(file.parent.name for file in (ROOT / "recipes").glob("*/recipe.yaml")))
+def test_every_recipe_treats_the_platform_as_the_one_it_is_like(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(ROOT / "recipes" / name / "recipe.yaml", folder)
+    assert platform_file.declare(folder, "madeup", "cpu") == [folder / "recipe.yaml"]
+    read, _ = recipe.read(folder)
+    assert "madeup" in read.presets["smoke"].platforms
+    made = read.platforms["cpu"].model_copy(update={"tier": "declared", "log": None})
+    assert read.platforms["madeup"] == made, "with its pins, its patches and its own configuration"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +94,18 @@ def test_the_table_says_the_smoke_run_in_words() -> None:
     assert "Smoke of r: finished, 241 s, loss 7.4779 → 6.1762, 656 tokens/s." in told
     told = as_markdown(result(platform="cpu", smoke={"finished": False, "problem": "no disk"}))
     assert "Smoke of r: not finished: no disk." in told
+
+
+def test_the_logs_of_a_failure_are_kept_in_place_of_older_ones(tmp_path: Path) -> None:
+    for file in ("logs/probe.log", "run/logs/train.log", "run/model/weights"):
+        (tmp_path / "scratch" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scratch" / file).write_text(file)
+    kept = tmp_path / "runs" / "onboarding" / "p"
+    (kept / "smoke").mkdir(parents=True)
+    (kept / "smoke" / "older.log").touch()
+    keep_logs(tmp_path / "scratch", kept)
+    found = {str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()}
+    assert found == {"probe/probe.log", "smoke/train.log"}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -68,6 +69,9 @@ def measure(identifier: str, recipe_folder: Path, say: Callable[[str], None]) ->
         probes = _probe(planned, script, Path(scratch))
         say(f"the smoke preset of {recipe_folder.name} ...")
         smoke, log = _smoke(planned)
+        if not smoke["finished"] or any(each["probe"] == "probe" for each in probes):
+            kept = keep_logs(Path(scratch), environment.ROOT / "runs" / "onboarding" / identifier)
+            say(f"not all of it ended well; the logs are in {kept}")
     result = Result(
         platform=identifier,
         recipe=recipe_folder.name,
@@ -80,6 +84,15 @@ def measure(identifier: str, recipe_folder: Path, say: Callable[[str], None]) ->
         smoke=smoke,
     )
     return result, log
+
+
+def keep_logs(scratch: Path, target: Path) -> Path:
+    """Copy the probe's and the smoke run's logs out of the folder that will be removed, in place of older ones."""
+    shutil.rmtree(target, ignore_errors=True)
+    for name, logs in (("probe", scratch / "logs"), ("smoke", scratch / "run" / "logs")):
+        if logs.is_dir():
+            shutil.copytree(logs, target / name)
+    return target
 
 
 def _probe(planned: Plan, script: Path, scratch: Path) -> list[dict[str, Any]]:
@@ -97,6 +110,8 @@ def _probe(planned: Plan, script: Path, scratch: Path) -> list[dict[str, Any]]:
     # The environment's own programs first, as in a run: launchers look for plain `python`
     variables["PATH"] = os.pathsep.join([str(Path(python).parent), variables.get("PATH", "")])
     ran = _run([*launcher, str(script), *options], PROBE_SECONDS, variables)
+    (scratch / "logs").mkdir(exist_ok=True)
+    write_text(scratch / "logs" / "probe.log", ran.stdout)
     if (scratch / "probes.json").is_file():
         lines: list[dict[str, Any]] = json.loads((scratch / "probes.json").read_text(encoding="utf-8"))
         return lines

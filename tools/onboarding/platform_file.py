@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 from common import platform, recipe
 from common.errors import UserError
 from common.files import write_text
@@ -56,9 +58,9 @@ def declare(folder: Path, name: str, like: str) -> list[Path]:
         return []
     if like not in read.platforms or like not in read.presets["smoke"].platforms:
         raise UserError(f"the recipe's smoke preset does not run on {like}", file=file, hint="choose another --recipe")
-    entry = read.platforms[like]
-    patches = f", patches: [{', '.join(entry.patches)}]" if entry.patches else ""
-    line = f"  {name}: {{tier: declared, requirements: {entry.requirements}{patches}}}\n"
+    entry = read.platforms[like].model_dump(mode="json", exclude_unset=True, exclude={"tier", "log"})
+    flow = yaml.safe_dump({"tier": "declared", **entry}, default_flow_style=True, sort_keys=False, width=10**6)
+    line = f"  {name}: {flow}"
     text = document.file.read_text(encoding="utf-8")
     if name not in read.platforms:
         text = re.sub(r"^platforms:\n", lambda found: found[0] + line, text, count=1, flags=re.MULTILINE)
