@@ -76,7 +76,9 @@ def test_a_wrong_call(folder: Path, tmp_path: Path, arguments: list[str], says: 
 
 
 def test_too_few_devices(folder: Path, tmp_path: Path) -> None:
-    vendors = [name for name in recipe.read(folder)[0].platforms if name != "cpu"]
+    vendors = [name for name in recipe.read(folder)[0].presets["smoke"].platforms if name != "cpu"]
+    if not vendors:
+        pytest.skip("smoke is for the CPU alone")
     for name in vendors[:1]:
         done = run_sh(folder, "--platform", name, "--output", "out", "--nproc-per-node", "512", cwd=tmp_path)
         assert done.returncode == 2

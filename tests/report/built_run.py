@@ -27,8 +27,17 @@ ADAPTER_SHAPES = {"a.lora_A.weight": (4, 128), "a.lora_B.weight": (128, 4)}
 Edit = Callable[[dict], None]
 
 
+def with_adapter() -> Path:
+    """The first recipe that publishes an adapter."""
+    return next(
+        folder
+        for folder in recipe.folders()
+        if any("adapter" in stage.publishes for stage in recipe.read(folder)[0].stages.values())
+    )
+
+
 def build(run: Path) -> None:
-    planned = plans.make(plans.Request(recipe=next(recipe.folders()), output=run))
+    planned = plans.make(plans.Request(recipe=with_adapter(), output=run))
     state.save_plan(planned, {"machine": MACHINE, "commit": "c0ffee", "versions": {"torch": "2.13.0"}})
     conversation = [{"role": "user", "content": ATTACK}, {"role": "assistant", "content": "No."}]
     lines = [json.dumps({"messages": conversation}), json.dumps({"messages": conversation[:1]})]

@@ -208,10 +208,10 @@ def test_tokenizer_model_is_rebuilt_from_tokenizer_json(tmp_path: Path) -> None:
 
 
 def test_the_tiny_vocabulary_is_what_its_script_makes() -> None:
-    from tools.make_tiny_tokenizer import TEXT, learn
+    from tools.make_tiny_tokenizer import RANKS, TEXT, learn
 
     lines = [base64.b64decode(line.split()[0]) for line in TINY.read_bytes().splitlines()]
-    assert lines == learn(TEXT.read_text(encoding="utf-8"))
+    assert lines == learn(TEXT.read_text(encoding="utf-8"), RANKS)
     assert len(lines) == 1024
 
 

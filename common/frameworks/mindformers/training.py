@@ -95,6 +95,12 @@ def train(config: Any, run: Run) -> None:
     )
     trainer = Trainer(config, callbacks=[metrics, StopAfter(plan.total_steps, step), Loaded(config.load_checkpoint)])
     trainer.train()
+    if metrics.step < plan.total_steps:
+        # MindSpore takes an interrupt as a wish to end well: what is left must not count as done
+        raise RunError(
+            "training ended early", found=f"step {metrics.step}", expected=f"step {plan.total_steps}",
+            hint="the same command goes on from the last checkpoint",
+        )  # fmt: skip
 
 
 def checkpoint_folder(config: Any) -> Path:
