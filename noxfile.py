@@ -18,7 +18,9 @@ sys.path.insert(0, str(ROOT))
 from common import environment, plan, recipe  # noqa: E402
 
 CHECKS = ("ruff==0.17.5", "mypy==2.4.1")
-TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0", "modelscope==1.40.2", "jieba==0.42.1")
+TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0")
+# What only tests compare with: ModelScope's client, the contest's word splitter, Kubeflow's models of a TrainJob
+COMPARED_WITH = ("modelscope==1.40.2", "jieba==0.42.1", "kubeflow-trainer-api==2.3.0")
 RECIPES = [folder.name for folder in recipe.folders()]
 
 nox.options.sessions = ["lint", "tests", "docs", *(f"test-{name}" for name in RECIPES)]
@@ -40,7 +42,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """What all recipes share, in the light environment's packages; what needs a framework, in a recipe's."""
-    session.install("-r", "requirements.txt", *TESTS)
+    session.install("-r", "requirements.txt", *TESTS, *COMPARED_WITH)
     torch, mindspore = (python_of(session, name) for name in ("fsdp_qlora_70b", "mindformers_ascend"))
     variables = {"LLAMA3_TORCH_PYTHON": torch, "LLAMA3_MINDSPORE_PYTHON": mindspore}
     session.run("python", "-m", "pytest", "tests", *session.posargs, env=variables)
