@@ -100,7 +100,7 @@ def test_the_launch_of_the_full_preset(run: Path, tmp_path: Path, nodes: int) ->
         options += ["--nnodes", 2, "--node-rank", 1, "--master-addr", "10.0.0.1", "--master-port", 8118]
     done = run_sh(*options)
     assert done.returncode == 0, done.stderr
-    launch = next(line for line in done.stdout.splitlines() if "--worker_num=" in line)
+    launch = next(line for line in done.stdout.splitlines() if " --worker_num=" in line and "train.py" in line)
     assert f"--worker_num={8 * nodes} --local_worker_num=8" in launch
     assert ("--master_addr=10.0.0.1 --master_port=8118 --node_rank=1" in launch) is (nodes == 2)
     for line in ("learning_rate: 1.0e-05", "seq_length: 8192", "compute_dtype: bfloat16", "use_flash_attention: true",
