@@ -39,7 +39,8 @@ MEMORY = ("memory", "peak memory")  # GB
 TOKENS = ("tokens/s", "tokens per second")  # of all devices
 TOKENS_PER_DEVICE = ("tokens/s per device", "tokens per second per device")
 TOKENS_PER_CARD = ("tokens/s per card", "tokens per second per card")
-ROWS = ("samples/s", "rows/s")
+ROWS = ("samples/s", "rows/s", "train_samples_per_second")
+MFU = ("mfu", "model flops utilization")  # %
 LOSS = ("loss", "training loss")
 
 
@@ -223,8 +224,8 @@ def _measured(metric: str, evaluation: list[Result], training: Training | None) 
     if training.throughput is None:
         return None
     speed = training.throughput
-    if key == "mfu":
-        return speed.mfu.value if speed.mfu else None
+    if key in MFU:
+        return 100 * speed.mfu.value if speed.mfu else None
     for names, value in (
         (TOKENS, speed.tokens_per_second.total),
         (TOKENS_PER_DEVICE, speed.tokens_per_second.per_device),

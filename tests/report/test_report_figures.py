@@ -81,7 +81,10 @@ def test_mfu_divides_by_the_platform_s_peak(run: Path, edit_plan: Callable, lora
 
     edit_plan(change)
     directory = read(run)
-    found = summarize(directory)
+    assert directory.recipe is not None
+    stated = recipe.Result(what="theirs", metric="MFU", value=40.96, unit="%", hardware="8 × X", source="their README")
+    known = directory.recipe.model_copy(update={"results": [stated]})
+    found = summarize(dataclasses.replace(directory, recipe=known))
     assert found.training is not None and found.training.throughput is not None and directory.size is not None
     mfu = found.training.throughput.mfu
     peak = platform.read("nvidia_24gb").peak_bf16_tflops
@@ -91,6 +94,7 @@ def test_mfu_divides_by_the_platform_s_peak(run: Path, edit_plan: Callable, lora
     assert mfu.flops_per_token == pytest.approx(expected)
     assert mfu.value == pytest.approx(180 * expected / (4 * peak.value * 1e12))
     assert mfu.peak_source == peak.source
+    assert found.results[0].this_run == pytest.approx(100 * mfu.value)  # in %, as it is stated
 
 
 def test_no_mfu_without_a_peak(run: Path, edit_plan: Callable) -> None:
@@ -121,6 +125,9 @@ def test_results_stand_beside_ours_where_the_metric_is_the_same(run: Path) -> No
     metrics = {
         "memory": (2e9 + STEPS) / 1e9,
         "tokens/s": 180.0,
+        "tokens/s per device": 90.0,
+        "train_samples_per_second": 8.0,
+        "MFU": None,
         "loss": 5.0,
         "perplexity": math.exp(5.0),
         "held-out data loss": 5.0,
