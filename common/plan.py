@@ -26,7 +26,7 @@ from common.request import Request, check_utf8, choose_platform, make_cluster, r
 from common.settings import Settings
 from common.yaml_file import load
 
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z_0-9]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z_0-9]*(?::-[\w./-]*)?)\}")  # ${NAME} or, as in a shell, ${NAME:-default}
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,13 @@ def _environment(platform_id: str) -> dict[str, str]:
 
 
 def expand(value: str) -> str:
-    """A variable's value with ${NAME} replaced by what NAME is now, or by nothing."""
-    return VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
+    """`value` with ${NAME} and ${NAME:-default} replaced by what NAME is now, or by the default, or by nothing."""
+
+    def now(match: re.Match[str]) -> str:
+        name, _, default = match[1].partition(":-")
+        return os.environ.get(name) or default
+
+    return VARIABLE.sub(now, value)
 
 
 def movable(text: str, run: Path) -> str:

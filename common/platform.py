@@ -66,6 +66,8 @@ class Framework(Strict):
     launchers: list[str]
     backend: str
     """The communication backend: nccl, hccl, gloo."""
+    rank_table_variables: list[str] = []
+    """Environment variables that may name a file with every device's address (HCCL's rank table)."""
     dtypes: list[str]
     wheels: dict[str, Wheels] = {}
     system_packages: bool = False
@@ -100,7 +102,7 @@ class Platform(Strict):
     device_order: str | None = None
     """NAME=VALUE: the variable that makes the order of devices that of the bus."""
     setup_scripts: list[str] = []
-    """Shell scripts to source before anything else."""
+    """Shell scripts to source before anything else; ${NAME:-default} is the variable NAME, or the default."""
     environment: dict[str, str] = {}
     peak_bf16_tflops: Figure | None = None
     """Dense bf16 peak of one device."""

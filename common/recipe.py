@@ -54,6 +54,14 @@ class Source(Strict):
     """The environment variable that may name a checkout, an sdist or a wheel of it instead."""
 
 
+class Versions(Strict):
+    """What works together, by a table that the framework's makers publish; the doctor holds the machine to it."""
+
+    source: str
+    sets: list[dict[str, str]]
+    """Names and versions: distributions, and what the platforms' checks read (CANN, driver). The pins are one set."""
+
+
 class RecipePlatform(Strict):
     tier: Literal["declared", "smoked", "verified"]
     requirements: str
@@ -154,6 +162,8 @@ class Recipe(Settings):
     """The key under `frameworks:` of the platforms."""
     launcher: str
     python: Python
+    versions: Versions | None = None
+    """What of a vendor's software goes with what of the framework."""
     reproduces: Reproduces
     platforms: dict[str, RecipePlatform]
     sources: dict[str, Source] = {}

@@ -188,7 +188,7 @@ def _sourced(plan: Plan, command: tuple[str, ...]) -> list[str]:
         return list(command)
     sourcing = "".join(f'source "${{{index}}}"; ' for index in range(1, len(plan.platform.setup_scripts) + 1))
     shift = f'shift {len(plan.platform.setup_scripts)}; exec "$@"'
-    return ["bash", "-c", sourcing + shift, "bash", *plan.platform.setup_scripts, *command]
+    return ["bash", "-c", sourcing + shift, "bash", *map(expand, plan.platform.setup_scripts), *command]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

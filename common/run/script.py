@@ -22,7 +22,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from ("# " + line.replace("\n", "\n# ") for line in summary(plan))
     for script in plan.platform.setup_scripts:
         # Before `set -u`: vendors' scripts read variables that are not set
-        yield f"source {shlex.quote(script)}"
+        yield f"source {assigned(script)}"
     yield "set -euo pipefail"
     yield ""
     for name, value in plan.environment.items():
@@ -60,8 +60,13 @@ def stage_lines(plan: Plan, stage: PlannedStage) -> Iterator[str]:
 
 def assigned(value: str) -> str:
     """`value` as bash reads it: ${NAME} is expanded, to nothing where it is not set; the rest stands as it is."""
-    pieces = VARIABLE.split(value)  # text and names in turn
-    quoted = (f'"${{{piece}-}}"' if index % 2 else shlex.quote(piece) for index, piece in enumerate(pieces) if piece)
+    pieces = VARIABLE.split(value)  # text and names, with their defaults, in turn
+    quoted = []
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            quoted.append(f'"${{{piece if ":-" in piece else piece + "-"}}}"')
+        elif piece:
+            quoted.append(shlex.quote(piece))
     return "".join(quoted) or "''"
 
 

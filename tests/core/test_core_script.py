@@ -117,6 +117,8 @@ def test_a_stage_that_leaves_a_part_out(make: Callable[..., Plan], environments:
         ("$(id) `id` \"q\" 'q' ${PATH_HERE}", "$(id) `id` \"q\" 'q' a b$c"),
         ("$PATH_HERE", "$PATH_HERE"),
         ("${PATH_HERE}${PATH_HERE}", "a b$ca b$c"),
+        ("${NOT_SET:-/usr/x}/y ${PATH_HERE:-/usr/x}", "/usr/x/y a b$c"),
+        ("${NOT_SET:-$(id)}", "${NOT_SET:-$(id)}"),
     ],
 )
 def test_a_variable_has_the_value_that_the_run_gives_it(

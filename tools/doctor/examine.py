@@ -10,6 +10,7 @@ from common.plan import Plan
 from common.request import Request
 from tools.doctor import inputs, machine
 from tools.doctor.line import Line, passed
+from tools.doctor.rank_table import rank_table
 from tools.planning import answer, question
 
 
@@ -22,7 +23,9 @@ def examine(request: Request) -> Iterator[Line]:
     yield passed("platform", planned.platform_id) if missing is None else missing
     yield from machine.devices(planned.platform_id, planned.cluster.nproc_per_node)
     yield from machine.capabilities(planned.platform_id, planned.preset)
-    yield from machine.drivers(planned.platform_id)
+    yield from machine.drivers(planned.platform_id, planned.recipe.versions, planned.spec)
+    framework = planned.platform.frameworks[planned.recipe.framework]
+    yield from rank_table(framework.rank_table_variables, planned.recipe.launcher, planned.cluster)
     yield from machine.memory(planned.platform_id, planned.preset.memory)
     yield from machine.disk(planned.run, _disk_gib(request))
     yield from machine.port(planned.cluster)

@@ -36,6 +36,6 @@ def tried(name: str, look: Callable[[], str]) -> Line:
     try:
         return passed(name, look())
     except UserError as error:
-        place = f"{error.file}: " if error.file else ""
+        place = f"{error.file}:{error.line or ''}".rstrip(":") + ": " if error.file else ""
         found = f" (found {error.found})" if error.found is not None else ""
         return Line(name, "fail", f"{place}{error.problem}{found}", error.hint or str(error.expected or ""))

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from common import environment, hardware, platform
@@ -19,7 +18,8 @@ from common.environment import Spec
 from common.launchers import Cluster
 from common.plan import expand
 from common.platform import Check
-from common.recipe import Memory, Preset
+from common.recipe import Memory, Preset, Versions
+from tools.doctor import versions
 from tools.doctor.line import Line, at_least, passed
 
 MEMINFO = Path("/proc/meminfo")
@@ -50,8 +50,8 @@ def capabilities(identifier: str, preset: Preset) -> Iterator[Line]:
         yield passed("capabilities", ", ".join(preset.requires))
 
 
-def drivers(identifier: str) -> Iterator[Line]:
-    """The platform's own checks and setup scripts."""
+def drivers(identifier: str, table: Versions | None, spec: Spec) -> Iterator[Line]:
+    """The platform's own checks and setup scripts; versions are held to the recipe's `table`."""
     for script in platform.read(identifier).setup_scripts:
         file = expand(script)
         if Path(file).is_file():
@@ -60,17 +60,24 @@ def drivers(identifier: str) -> Iterator[Line]:
             yield Line(
                 "setup script", "fail", f"{file} is not there", "install the vendor's software, or set its place"
             )
-    for check in platform.read(identifier).checks:
-        yield driver(check)
+    checks = platform.read(identifier).checks
+    if table is None or not checks:
+        yield from map(driver, checks)
+        return
+    known = versions.together(table, spec)
+    for check in checks:
+        line = driver(check)
+        yield known.line(line.name, line.found, check.hint) if line.state == "pass" else line
 
 
 def driver(check: Check) -> Line:
     """One check of a platform: run its command, find its pattern, compare the value."""
-    shown = " ".join(check.command)
-    if shutil.which(check.command[0]) is None:
-        return Line(check.name, "fail", f"{check.command[0]} is not on PATH", check.hint)
+    command = [expand(word) for word in check.command]
+    shown = " ".join(command)
+    if shutil.which(command[0]) is None:
+        return Line(check.name, "fail", f"{command[0]} is not on PATH", check.hint)
     try:
-        ran = subprocess.run(check.command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         return Line(check.name, "fail", f"{shown}: {error}", check.hint)
     match = re.search(check.pattern, ran.stdout + ran.stderr, re.MULTILINE)
@@ -193,11 +200,7 @@ def sources(spec: Spec) -> Iterator[Line]:
 
 def differing(pins: list[str], installed: dict[str, str]) -> Iterator[str]:
     """The pinned distributions that are missing or of another version here."""
-    for line in pins:
-        try:
-            requirement = Requirement(environment.NO_DEPS.sub("", line).split(" --")[0])
-        except InvalidRequirement:
-            continue  # an option of pip, or a place
+    for requirement in versions.requirements(pins):
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
         version = installed.get(environment.canonical(requirement.name))

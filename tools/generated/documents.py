@@ -57,6 +57,7 @@ def parts(tree: Tree, file: Path) -> Parts:
             "commands": partial(tables.commands, file.parent, recipe),
             "presets": partial(tables.presets, recipe),
             "platforms": partial(tables.recipe_platforms, recipe, platforms),
+            "versions": partial(tables.versions, recipe),
             "defects": partial(tables.defects, recipe),
             "results": partial(tables.results, recipe),
         }

@@ -168,6 +168,15 @@ def recipe_platforms(recipe: Recipe, known: dict[str, Platform]) -> str:
     )
 
 
+def versions(recipe: Recipe) -> str:
+    """What of a vendor's software goes with what of the framework, the pins first, and who says so."""
+    if recipe.versions is None:
+        return "Nothing is said of versions."
+    names = list(recipe.versions.sets[0])
+    rows = ([each.get(name, "") for name in names] for each in recipe.versions.sets)
+    return f"{table(names, rows)}\n\nSource: {recipe.versions.source}."
+
+
 def defects(recipe: Recipe) -> str:
     """What is wrong in the original, what happens here, and the test that holds it."""
     rows = ([defect.defect, defect.correction, code(defect.test)] for defect in recipe.reproduces.corrected)
