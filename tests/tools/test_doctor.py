@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from common import golden
+from common import golden, platform
 from common.environment import Spec
 from common.environment_source import Source
 from common.platform import Check
@@ -136,6 +137,34 @@ def test_versions_that_differ_from_the_pins_are_named(tmp_path: Path) -> None:
     file.write_text("numpy==1.0\n")
     lines = list(machine.interpreter(Spec(file, (3, 0), (3, 1))))
     assert [line.state for line in lines] == ["fail"] and "no Python" in lines[0].found
+
+
+def test_the_vendors_packages_are_shown_and_those_that_the_pins_need_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a BI-V150 host: torch is the vendor's, the other kernels are used where they are."""
+    here = sys.version_info[:2]
+    vendors = tmp_path / "vendor python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(vendors)], check=True)
+    (packages,) = vendors.glob("lib/python3.*/site-packages")
+    monkeypatch.setenv("PATH", str(vendors / "bin"))
+    monkeypatch.setenv("LLAMA3_RECIPES_ENVS", str(tmp_path / "envs"))
+    recipe = RECIPE.parent / "colossalai_bi_v150"
+    wheels = platform.read("iluvatar_bi_v150").frameworks["torch"].wheels
+    names = tuple(name for name, each in wheels.items() if each.vendor)
+    spec = Spec(recipe / "requirements" / "iluvatar.txt", here, here, system_packages=True, vendor=names)
+    line = {line.name: line for line in machine.interpreter(spec)}["vendor's packages"]
+    assert line.state == "fail" and "no torch" in line.found and "first on PATH" in line.to_do
+    for name, version in (("torch", "2.4.1+corex"), ("flash_attn", "2.5.8+corex")):
+        (packages / f"{name}-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (packages / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    line = {line.name: line for line in machine.interpreter(spec)}["vendor's packages"]
+    assert line.state == "pass"
+    assert line.found == "torch 2.4.1+corex; no apex; no ixformer; flash-attn 2.5.8+corex"
+    installed = {pin.split("==")[0] for pin in spec.pins()}
+    assert not installed & {"torch", "apex", "ixformer", "flash-attn", "triton"}
+    assert not [name for name in installed if name.startswith(("nvidia", "cuda"))]
 
 
 def test_what_is_on_no_index_and_cannot_be_had_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,20 +171,38 @@ def interpreter(spec: Spec) -> Iterator[Line]:
         else:
             yield passed("Python", python)
             yield Line("versions", "warn", "the recipe's environment is not made yet", "run.sh makes it, once")
+            yield from vendors(spec, distributions(python) or {})
         yield from sources(spec)
         return
-    ran = subprocess.run([str(spec.python()), "-c", ASK], capture_output=True, text=True)
-    if ran.returncode:
+    installed = distributions(str(spec.python()))
+    if installed is None:
         yield Line("versions", "fail", f"{spec.python()} does not run", f"remove {spec.folder()}: run.sh makes it anew")
         return
-    installed = {environment.canonical(name): version for name, version in json.loads(ran.stdout).items()}
-    wrong = list(differing(spec.pins(), installed))
-    lacking = [name for name in spec.brought() if environment.canonical(name) not in installed]
-    if wrong or lacking:
-        found = "; ".join([*wrong, *(f"no {name}, which the vendor brings" for name in lacking)])
-        yield Line("versions", "fail", found, f"remove {spec.folder()}: run.sh makes it anew")
+    if wrong := list(differing(spec.pins(), installed)):
+        yield Line("versions", "fail", "; ".join(wrong), f"remove {spec.folder()}: run.sh makes it anew")
     else:
         yield passed("versions", f"{len(spec.pins())} pins, as in {spec.requirements.name}")
+    yield from vendors(spec, installed)
+
+
+def distributions(python: str) -> dict[str, str] | None:
+    """The version of each distribution that `python` sees; None where it does not run."""
+    ran = subprocess.run([python, "-c", ASK], capture_output=True, text=True)
+    if ran.returncode:
+        return None
+    return {environment.canonical(name): version for name, version in json.loads(ran.stdout).items()}
+
+
+def vendors(spec: Spec, installed: dict[str, str]) -> Iterator[Line]:
+    """Which of the vendor's distributions are there: those that the pins leave to the vendor must be."""
+    here = {name: installed.get(environment.canonical(name)) for name in spec.vendor}
+    found = "; ".join(f"{name} {version}" if version else f"no {name}" for name, version in here.items())
+    needed = {environment.canonical(name) for name in spec.brought()}
+    if any(version is None and environment.canonical(name) in needed for name, version in here.items()):
+        hint = "put the Python with the vendor's packages first on PATH, and remove the environment that was made"
+        yield Line("vendor's packages", "fail", found, hint)
+    elif spec.vendor:
+        yield passed("vendor's packages", found)
 
 
 def sources(spec: Spec) -> Iterator[Line]:
