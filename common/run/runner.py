@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +13,13 @@ from rich.console import Console
 from common import environment, metrics
 from common.errors import RunError
 from common.files import write_text
-from common.plan import Plan, PlannedStage, expand
-from common.process import RUNNER_VARIABLE, die_with_parent
-from common.run import script, state
+from common.plan import Plan, PlannedStage
+from common.run import child, script, state
 from common.run.cause import cause
 from common.run.progress import Display, describe
 from common.run.provenance import provenance, versions
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 20.0  # between asking a stage to end and killing it
 
 
 @dataclass(frozen=True)
@@ -155,46 +151,16 @@ def _note(plan: Plan, stage: PlannedStage) -> str:
 
 
 def _run_command(plan: Plan, command: tuple[str, ...], log: Path, display: Display, stage: str) -> int:
-    variables = {**os.environ, **{name: expand(value) for name, value in plan.environment.items()}}
-    variables[RUNNER_VARIABLE] = str(os.getpid())
-    # The environment's own programs first: launchers look for plain `python`
-    variables["PATH"] = os.pathsep.join([str(Path(command[0]).parent), variables.get("PATH", "")])
     with open(log, "ab") as output:
         output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
         output.flush()
-        # In this process group, so that Ctrl-C and kill reach it as they reach us; kill -9 of us ends it, too
-        child = subprocess.Popen(
-            _sourced(plan, command),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=variables,
-            preexec_fn=die_with_parent,
-        )
+        running = child.start(plan, command, output)
         try:
-            while (status := child.poll()) is None:
+            while (status := running.poll()) is None:
                 time.sleep(POLL_SECONDS)
                 if stage == "train":
                     display.training()
             return status
         except BaseException:
-            _end(child)
+            child.end(running)
             raise
-
-
-def _sourced(plan: Plan, command: tuple[str, ...]) -> list[str]:
-    """The command, after the platform's setup scripts where it has any. Values are never parsed by the shell."""
-    if not plan.platform.setup_scripts:
-        return list(command)
-    sourcing = "".join(f'source "${{{index}}}"; ' for index in range(1, len(plan.platform.setup_scripts) + 1))
-    shift = f'shift {len(plan.platform.setup_scripts)}; exec "$@"'
-    return ["bash", "-c", sourcing + shift, "bash", *map(expand, plan.platform.setup_scripts), *command]
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(GRACE_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
-        child.wait()

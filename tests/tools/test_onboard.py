@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from example_project import ROOT, tools
 
-from common import recipe
-from tools.onboarding import platform_file
-from tools.onboarding.conformance import NEEDED, Result, as_markdown, keep_logs
+from common import plan, recipe
+from common.request import Request
+from tools.onboarding import conformance, platform_file
+from tools.onboarding.conformance import NEEDED, Result, as_markdown
 
 TORCH = os.environ.get("LLAMA3_TORCH_PYTHON")
 
@@ -96,16 +97,40 @@ def test_the_table_says_the_smoke_run_in_words() -> None:
     assert "Smoke of r: not finished: no disk." in told
 
 
-def test_the_logs_of_a_failure_are_kept_in_place_of_older_ones(tmp_path: Path) -> None:
-    for file in ("logs/probe.log", "run/logs/train.log", "run/model/weights"):
-        (tmp_path / "scratch" / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "scratch" / file).write_text(file)
-    kept = tmp_path / "runs" / "onboarding" / "p"
-    (kept / "smoke").mkdir(parents=True)
-    (kept / "smoke" / "older.log").touch()
-    keep_logs(tmp_path / "scratch", kept)
-    found = {str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()}
-    assert found == {"probe/probe.log", "smoke/train.log"}
+PROBE = """
+import os, sys, time
+from pathlib import Path
+print("a last word", flush=True)
+words = sys.argv[1:]
+probe, output = (words[words.index(option) + 1] for option in ("--probe", "--output"))
+if probe == "collective":
+    Path(output).with_suffix(".pid").write_text(str(os.getpid()))
+    time.sleep(1000)
+if probe == "golden":
+    sys.exit(3)
+Path(output).write_text('[{"probe": "dtype", "name": "float32", "ok": true, "value": 0.1, "detail": ""}]')
+"""
+
+
+def test_a_probe_that_hangs_or_crashes_is_ended_and_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "probe.py"
+    script.write_text(PROBE)
+    planned = plan.make(Request(recipe=recipe.find("fsdp_qlora_70b"), output=tmp_path / "run"))
+    monkeypatch.setattr(conformance.launchers, "launch", lambda name, python, *_: [python])
+
+    def probe(name: str) -> dict[str, Any]:
+        [line] = conformance._probe(name, planned, sys.executable, script, tmp_path)
+        return line
+
+    assert probe("dtype")["ok"]
+    crashed = probe("golden")
+    assert not crashed["ok"] and crashed["probe"] == "golden" and crashed["detail"] == "status 3: a last word"
+    monkeypatch.setattr(conformance, "PROBE_SECONDS", 20)
+    hung = probe("collective")
+    assert not hung["ok"] and hung["detail"] == "ended after 20 s"
+    assert not Path("/proc", (tmp_path / "collective.pid").read_text()).exists(), "nothing is left running"
 
 
 @pytest.fixture
@@ -123,6 +148,7 @@ def test_a_made_up_platform_like_cpu_is_verified_on_this_machine(checkout: Path)
     ran = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, text=True, timeout=1500)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "tier: verified" in ran.stdout
+    assert "right  two trainings, bit for bit" in ran.stderr, "each line is said when it is known"
     [written] = (checkout / "docs" / "onboarding").glob("madeup_torch_*.json")
     content = json.loads(written.read_text())
     assert content["tier"] == "verified" and content["smoke"]["tokens_per_second"] > 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import shutil
 import subprocess
-import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +16,18 @@ from typing import Any, Literal
 from common import environment, golden, launchers, plan, platform
 from common.errors import RunError, UserError
 from common.files import write_json, write_text
-from common.plan import Plan, expand
+from common.plan import Plan
 from common.request import Request
+from common.run import child
 from common.run.provenance import commit, machine
 from tools.generated.tables import table
+from tools.onboarding import probing
+from tools.onboarding.probing import Line
 
 Tier = Literal["declared", "smoked", "verified"]
 NEEDED = ("dtype", "operator", "collective", "golden", "determinism", "checkpoint")
 """Probes without a bad line for `verified`; rates are figures, not tests."""
-PROBE_SECONDS = 1800
+PROBE_SECONDS = 900
 SMOKE_SECONDS = 7200
 
 
@@ -40,7 +42,7 @@ class Result:
     commit: str | None
     machine: dict[str, Any]
     devices: int
-    probes: list[dict[str, Any]]
+    probes: list[Line]
     smoke: dict[str, Any]
     """finished, tokens_per_second (effective, of all devices), first_loss, last_loss, seconds; or problem."""
 
@@ -57,21 +59,31 @@ class Result:
 def measure(identifier: str, recipe_folder: Path, say: Callable[[str], None]) -> tuple[Result, str]:
     """Probe and smoke `identifier` with the recipe on this machine; also the smoke run's log.
 
-    Raises UserError when the machine is not that platform, RunError when the environment cannot be made.
+    What each probe found, and all logs, stay in runs/onboarding/PLATFORM/RECIPE. Raises UserError when the
+    machine is not that platform, RunError when the environment cannot be made.
     """
-    with tempfile.TemporaryDirectory(prefix="onboard-") as scratch:
-        run = Path(scratch) / "run"
-        planned = plan.make(Request(recipe=recipe_folder, platform=identifier, output=run))
-        script = Path(__file__).with_name(f"{planned.recipe.framework}_probe.py")
-        if not script.is_file():
-            raise UserError(f"there is no probe for {planned.recipe.framework} yet", expected=script.name)
-        say(f"probing {planned.recipe.framework} with {planned.cluster.world_size} devices ...")
-        probes = _probe(planned, script, Path(scratch))
-        say(f"the smoke preset of {recipe_folder.name} ...")
-        smoke, log = _smoke(planned)
-        if not smoke["finished"] or any(each["probe"] == "probe" for each in probes):
-            kept = keep_logs(Path(scratch), environment.ROOT / "runs" / "onboarding" / identifier)
-            say(f"not all of it ended well; the logs are in {kept}")
+    place = environment.ROOT / "runs" / "onboarding" / identifier / recipe_folder.name
+    planned = plan.make(Request(recipe=recipe_folder, platform=identifier, output=place / "run"))
+    script = Path(__file__).with_name(f"{planned.recipe.framework}_probe.py")
+    if not script.is_file():
+        raise UserError(f"there is no probe for {planned.recipe.framework} yet", expected=script.name)
+    try:
+        python = str(environment.ensure(planned.spec))
+    except environment.EnvironmentFailure as error:
+        raise RunError(str(error)) from None
+    shutil.rmtree(place, ignore_errors=True)  # an earlier onboarding's
+    golden.prepare(place / "golden")
+    say(f"{planned.recipe.framework} on {planned.cluster.world_size} devices; logs are kept in {place}")
+    probes = []
+    for name in probing.PROBES:
+        started = time.monotonic()
+        lines = _probe(name, planned, python, script, place)
+        say(f"{name}, {time.monotonic() - started:.0f} s")
+        for each in lines:
+            say(f"  {'right' if each['ok'] else 'WRONG'}  {each['name']}  {_value(each)} {each['detail']}".rstrip())
+        probes += lines
+    say(f"the smoke preset of {recipe_folder.name} ...")
+    smoke, log = _smoke(planned, place / "smoke.log")
     result = Result(
         platform=identifier,
         recipe=recipe_folder.name,
@@ -86,45 +98,32 @@ def measure(identifier: str, recipe_folder: Path, say: Callable[[str], None]) ->
     return result, log
 
 
-def keep_logs(scratch: Path, target: Path) -> Path:
-    """Copy the probe's and the smoke run's logs out of the folder that will be removed, in place of older ones."""
-    shutil.rmtree(target, ignore_errors=True)
-    for name, logs in (("probe", scratch / "logs"), ("smoke", scratch / "run" / "logs")):
-        if logs.is_dir():
-            shutil.copytree(logs, target / name)
-    return target
-
-
-def _probe(planned: Plan, script: Path, scratch: Path) -> list[dict[str, Any]]:
-    golden.prepare(scratch / "golden")
-    framework = platform.read(planned.platform_id).frameworks[planned.recipe.framework]
-    try:
-        python = str(environment.ensure(planned.spec))
-    except environment.EnvironmentFailure as error:
-        raise RunError(str(error)) from None
-    options = ["--device", framework.device, "--backend", framework.backend, "--dtypes", ",".join(framework.dtypes)]
-    options += ["--golden", str(scratch / "golden"), "--output", str(scratch / "probes.json")]
+def _probe(name: str, planned: Plan, python: str, script: Path, place: Path) -> list[Line]:
+    framework = planned.platform.frameworks[planned.recipe.framework]
+    found, log = place / f"{name}.json", place / f"{name}.log"
+    options = ["--probe", name, "--golden", str(place / "golden"), "--output", str(found)]
+    options += ["--device", framework.device, "--backend", framework.backend, "--dtypes", ",".join(framework.dtypes)]
     options += ["--plugin", framework.plugin] if framework.plugin else []
-    launcher = launchers.launch(planned.recipe.launcher, python, planned.cluster, scratch / "logs")
-    variables = {**os.environ, **{name: expand(value) for name, value in planned.environment.items()}}
-    # The environment's own programs first, as in a run: launchers look for plain `python`
-    variables["PATH"] = os.pathsep.join([str(Path(python).parent), variables.get("PATH", "")])
-    ran = _run([*launcher, str(script), *options], PROBE_SECONDS, variables)
-    (scratch / "logs").mkdir(exist_ok=True)
-    write_text(scratch / "logs" / "probe.log", ran.stdout)
-    if (scratch / "probes.json").is_file():
-        lines: list[dict[str, Any]] = json.loads((scratch / "probes.json").read_text(encoding="utf-8"))
+    launcher = launchers.launch(planned.recipe.launcher, python, planned.cluster, place / f"{name}_workers")
+    with open(log, "wb") as output:
+        status = _ended(child.start(planned, [*launcher, str(script), *options], output), PROBE_SECONDS)
+    if found.is_file():
+        lines: list[Line] = json.loads(found.read_text(encoding="utf-8"))
         return lines
-    said = " / ".join(ran.stdout.strip().splitlines()[-3:])
-    return [{"probe": "probe", "name": "did not end", "ok": False, "value": None, "detail": said[-500:]}]
+    why = f"ended after {PROBE_SECONDS} s" if status is None else f"status {status}: {_last_lines(log)[-500:]}"
+    return [probing.line(name, "did not end", False, None, why)]
 
 
-def _smoke(planned: Plan) -> tuple[dict[str, Any], str]:
+def _smoke(planned: Plan, file: Path) -> tuple[dict[str, Any], str]:
     command = ["bash", str(planned.recipe_folder / "run.sh"), "--platform", planned.platform_id]
-    ran = _run([*command, "--output", str(planned.run)], SMOKE_SECONDS, dict(os.environ))
-    log = _without_places(ran.stdout, planned.run)
+    with open(file, "wb") as output:
+        run = subprocess.Popen([*command, "--output", str(planned.run)], stdout=output, stderr=subprocess.STDOUT)
+        status = _ended(run, SMOKE_SECONDS)
+    log = _without_places(file.read_text(encoding="utf-8", errors="replace"), planned.run)
     report = planned.run / "report.json"
-    if ran.returncode or not report.is_file():
+    if status is None:
+        return {"finished": False, "problem": f"ended after {SMOKE_SECONDS} s"}, log
+    if status or not report.is_file():
         return {"finished": False, "problem": " / ".join(log.strip().splitlines()[-3:])}, log
     found = json.loads(report.read_text(encoding="utf-8"))
     training = found["training"] or {}
@@ -138,22 +137,20 @@ def _smoke(planned: Plan) -> tuple[dict[str, Any], str]:
     }, log
 
 
-def _run(command: list[str], seconds: int, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _ended(running: subprocess.Popen[bytes], seconds: int) -> int | None:
+    """The exit status; None when it was ended because it took longer than `seconds`."""
     try:
-        return subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            env=variables,
-            cwd=environment.ROOT,
-        )
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        text = said if isinstance(said, str) else said.decode(errors="replace")
-        return subprocess.CompletedProcess(command, 124, f"{text}\nended after {seconds} s\n")
+        return running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.end(running)
+        return None
+    except BaseException:
+        child.end(running)
+        raise
+
+
+def _last_lines(log: Path) -> str:
+    return " / ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
 
 
 def _without_places(text: str, run: Path) -> str:
@@ -183,13 +180,12 @@ def as_markdown(result: Result) -> str:
     peak = read.peak_bf16_tflops
     rows = []
     for each in result.probes:
-        value = "" if each["value"] is None else f"{each['value']:.3g}"
         detail = each["detail"]
         if peak and each["probe"] == "matmul" and each["name"] == "bfloat16":
             detail += (
                 f"; {each['value'] / peak.value:.0%} of {peak.value:g} ({'measured' if peak.measured else 'claimed'})"
             )
-        rows.append([each["probe"], each["name"], "right" if each["ok"] else "WRONG", value, detail])
+        rows.append([each["probe"], each["name"], "right" if each["ok"] else "WRONG", _value(each), detail])
     words = ", ".join(f"{key}: {value}" for key, value in result.machine.items())
     return "\n".join(
         [
@@ -203,6 +199,10 @@ def as_markdown(result: Result) -> str:
             "",
         ]
     )
+
+
+def _value(line: Line) -> str:
+    return "" if line["value"] is None else f"{line['value']:.3g}"
 
 
 def _told(smoke: dict[str, Any]) -> str:

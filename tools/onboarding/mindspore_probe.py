@@ -1,6 +1,7 @@
 """What MindSpore does on this machine's devices: operators, collectives, rates, the golden curve, checkpoints.
 
-    LAUNCHER mindspore_probe.py --device CPU --backend mccl --dtypes float32 --golden FOLDER --output FILE
+    LAUNCHER mindspore_probe.py --probe dtype --device CPU --backend mccl --dtypes float32
+                                --golden FOLDER --output FILE
 
 As torch_probe.py, in MindSpore's words; what is written is what rank 0 found. The Llama of the golden
 curve is written out here, in MindSpore's plain operators: nothing of MindFormers is in between.
@@ -8,7 +9,6 @@ curve is written out here, in MindSpore's plain operators: nothing of MindFormer
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -24,19 +24,9 @@ from mindspore import communication, ops
 from safetensors.numpy import load_file
 
 from common import cli, golden
-
-Line = dict[str, Any]
-
-DTYPES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
-"""Largest relative error of a 256 x 256 product that counts as right: a few roundings of the dtype."""
-SIZES = (2**10, 2**16, 2**20, 2**24)
-"""Bytes of one rank's part in a collective."""
-MATMUL = {"CPU": 1024}
-MATMUL_ELSEWHERE = 8192
-
-
-def line(probe: str, name: str, ok: bool, value: float | None = None, detail: str = "") -> Line:
-    return {"probe": probe, "name": name, "ok": bool(ok), "value": value, "detail": detail}
+from common.process import die_with_parent
+from tools.onboarding import probing
+from tools.onboarding.probing import DTYPES, SIZES, Line, line
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -126,7 +116,7 @@ def collectives(rank: int, world: int) -> Iterator[Line]:
 
 def rates(device: str, stated: list[str]) -> Iterator[Line]:
     """TFLOP/s of square products and GB/s of a copy, of one device while all work."""
-    size = MATMUL.get(device, MATMUL_ELSEWHERE)
+    size = probing.MATMUL_ON_CPU if device == "CPU" else probing.MATMUL
     for name in stated:
         square = ms.Tensor(np.random.RandomState(2).standard_normal((size, size)).astype(np.float32))
         square = square.astype(getattr(ms, name))
@@ -235,36 +225,27 @@ def curve(folder: Path, rank: int) -> Iterator[Line]:
     yield line("checkpoint", "saved and read, bit for bit", kept, None, f"{len(state)} tensors")
 
 
-def attempted(probe: str, work: Callable[[], Iterator[Line]]) -> Iterator[Line]:
-    try:
-        yield from work()
-    except Exception as error:  # what a platform lacks shows as any kind of error; the others are still probed
-        yield line(probe, "did not run", False, None, f"{type(error).__name__}: {str(error)[:300]}")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for option in ("--device", "--backend", "--dtypes", "--golden", "--output"):
-        parser.add_argument(option, required=True)
-    arguments = parser.parse_args()
-    ms.set_device(arguments.device)
+    die_with_parent()
+    asked = probing.arguments(__doc__)
+    ms.set_device(asked.device)
     rank, world = int(os.environ.get("RANK_ID", "0")), int(os.environ.get("MS_WORKER_NUM", "1"))
     if world > 1:
-        communication.init(arguments.backend)
+        communication.init(asked.backend)
         rank, world = communication.get_rank(), communication.get_group_size()
-    stated = [name for name in arguments.dtypes.split(",") if name in DTYPES]
-    lines: list[Line] = []
-    probes: dict[str, Callable[[], Iterator[Line]]] = {
-        "dtype": partial(dtypes, stated),
-        "operator": operators,
-        "collective": partial(collectives, rank, world),
-        "matmul": partial(rates, arguments.device, stated),
-        "golden": partial(curve, Path(arguments.golden), rank),
-    }
-    for probe, work in probes.items():
-        lines += attempted(probe, work)
+    stated = [name for name in asked.dtypes if name in DTYPES]
+    lines = probing.attempt(
+        asked.probe,
+        {
+            "dtype": partial(dtypes, stated),
+            "operator": operators,
+            "collective": partial(collectives, rank, world),
+            "rate": partial(rates, asked.device, stated),
+            "golden": partial(curve, asked.golden, rank),
+        },
+    )
     if rank == 0:
-        Path(arguments.output).write_text(json.dumps(lines, indent=2), encoding="utf-8")
+        probing.write(lines, asked.output)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """What torch does on this machine's devices: operators, collectives, rates, the golden curve, checkpoints.
 
-    LAUNCHER torch_probe.py --device cpu --backend gloo --golden FOLDER --output FILE [--plugin MODULE]
+    LAUNCHER torch_probe.py --probe dtype --device cpu --backend gloo --dtypes float32,bfloat16
+                            --golden FOLDER --output FILE [--plugin MODULE]
 
-Run by `tools onboard` in a recipe's environment, on every device. Rank 0 writes FILE: a list of
-{probe, name, ok, value, detail}. A probe that raises is a line that is not ok, not the end.
+Run by `tools onboard` in a recipe's environment, on every device, once for each probe. Rank 0 writes FILE:
+a list of {probe, name, ok, value, detail}. A probe that raises is a line that is not ok.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import os
 import sys
 import time
@@ -27,16 +26,12 @@ import torch.distributed as dist
 import torch.nn.functional as functional
 
 from common import cli, golden
+from common.process import die_with_parent
+from tools.onboarding import probing
+from tools.onboarding.probing import DTYPES, SIZES, Line, line
 
 warnings.filterwarnings("ignore")
-Line = dict[str, Any]
 
-DTYPES = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
-"""Largest relative error of a 256 x 256 product that counts as right: a few roundings of the dtype."""
-SIZES = (2**10, 2**16, 2**20, 2**24)
-"""Bytes of one rank's part in a collective."""
-MATMUL = {"cpu": 1024}
-MATMUL_ELSEWHERE = 8192
 REPEATS = 10
 TIMEOUT = timedelta(minutes=2)  # a rank that failed alone must not hold the others for long
 
@@ -70,10 +65,6 @@ class Machine:
             self.wait()
             times.append(time.perf_counter() - started)
         return min(times)
-
-
-def line(probe: str, name: str, ok: bool, value: float | None = None, detail: str = "") -> Line:
-    return {"probe": probe, "name": name, "ok": bool(ok), "value": value, "detail": detail}
 
 
 def dtypes(machine: Machine, stated: list[str]) -> Iterator[Line]:
@@ -158,7 +149,7 @@ def _same(found: torch.Tensor, expected: torch.Tensor | float) -> bool:
 
 def rates(machine: Machine, stated: list[str]) -> Iterator[Line]:
     """TFLOP/s of square products and GB/s of a copy, of one device while all work."""
-    size = MATMUL.get(machine.kind, MATMUL_ELSEWHERE)
+    size = probing.MATMUL_ON_CPU if machine.kind == "cpu" else probing.MATMUL
     for name in stated:
         square = torch.randn(size, size, device=machine.device).to(getattr(torch, name))
         seconds = machine.seconds(partial(torch.matmul, square, square), 3)
@@ -216,13 +207,6 @@ def train(machine: Machine, folder: Path) -> tuple[list[float], dict[str, Any]]:
     return losses, {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def attempted(probe: str, work: Callable[[], Iterator[Line]]) -> Iterator[Line]:
-    try:
-        yield from work()
-    except Exception as error:  # what a platform lacks shows as any kind of error; the others are still probed
-        yield line(probe, "did not run", False, None, f"{type(error).__name__}: {str(error)[:300]}")
-
-
 def of_all_ranks(lines: list[Line]) -> list[Line]:
     """This rank's lines, where what failed on any rank has failed."""
     everybodys: list[list[Line]] = [[] for _ in range(dist.get_world_size())]
@@ -235,26 +219,22 @@ def of_all_ranks(lines: list[Line]) -> list[Line]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for option in ("--device", "--backend", "--dtypes", "--golden", "--output"):
-        parser.add_argument(option, required=True)
-    parser.add_argument("--plugin")
-    arguments = parser.parse_args()
-    if arguments.plugin:
-        importlib.import_module(arguments.plugin)
-    machine = Machine(arguments.device, arguments.backend)
-    stated = [name for name in arguments.dtypes.split(",") if name in DTYPES]
-    lines: list[Line] = []
-    for probe, work in {
-        "dtype": lambda: dtypes(machine, stated),
-        "operator": lambda: operators(machine),
-        "collective": lambda: collectives(machine),
-        "matmul": lambda: rates(machine, stated),
-        "golden": lambda: curve(machine, Path(arguments.golden)),
-    }.items():
-        lines += of_all_ranks(list(attempted(probe, work)))
+    die_with_parent()
+    asked = probing.arguments(__doc__)
+    if asked.plugin:
+        importlib.import_module(asked.plugin)
+    machine = Machine(asked.device, asked.backend)
+    stated = [name for name in asked.dtypes if name in DTYPES]
+    works = {
+        "dtype": partial(dtypes, machine, stated),
+        "operator": partial(operators, machine),
+        "collective": partial(collectives, machine),
+        "rate": partial(rates, machine, stated),
+        "golden": partial(curve, machine, asked.golden),
+    }
+    lines = of_all_ranks(probing.attempt(asked.probe, works))
     if dist.get_rank() == 0:
-        Path(arguments.output).write_text(json.dumps(lines, indent=2), encoding="utf-8")
+        probing.write(lines, asked.output)
     dist.destroy_process_group()
 
 
