@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from rich.console import Console
 from common import cli, doctor, environment, hardware, plan, recipe
 from common.errors import UserError
 from common.request import Request
-from common.run import script, state, verdict
+from common.run import options, script, state, verdict
 from common.run.runner import Selection, carry_out
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -21,29 +20,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def run(
-    recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe's folder or name.")],
-    preset: Annotated[str, typer.Option(help="The size of the run: smoke, full, or another of recipe.yaml.")] = "smoke",
-    model: Annotated[str | None, typer.Option(help="Weights: a folder, or a hub id.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training data: a file, a glob, a folder, or a hub id.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="train.learning_rate=1e-4, or config.sft.optim=... of configs/."
-        ),
-    ] = None,
-    platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/RECIPE/PRESET")] = None,
+    recipe_folder: options.Recipe,
+    preset: options.Preset = "smoke",
+    model: options.Model = None,
+    data: options.Data = None,
+    set_: options.Set = None,
+    platform: options.Platform = None,
+    output: options.Output = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command as a script and stop.")] = False,
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage only, again if it is done.")] = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and those after it again.")
     ] = None,
     start_fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier run left, then start.")] = False,
-    nproc_per_node: Annotated[int | None, typer.Option(min=1, help="Processes (devices) on each node.")] = None,
-    nnodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
-    node_rank: Annotated[int, typer.Option(help="Which node this is, from 0.")] = 0,
-    master_addr: Annotated[str, typer.Option(help="Node 0's address.")] = "127.0.0.1",
-    master_port: Annotated[int, typer.Option(min=1, max=65535, help="A free port of node 0.")] = 29500,
+    nproc_per_node: options.NprocPerNode = None,
+    nnodes: options.Nnodes = 1,
+    node_rank: options.NodeRank = 0,
+    master_addr: options.MasterAddr = "127.0.0.1",
+    master_port: options.MasterPort = 29500,
 ) -> None:
     """Fine-tune, export, evaluate and report. The same command again does only what is left."""
     planned = plan.make(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from rich.text import Text
 from common import recipe
 from common.errors import EXIT_FAILED
 from common.request import Request
+from common.run import options
 from tools import listing
 from tools.doctor.examine import examine
 
@@ -21,18 +21,18 @@ STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(
-    recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe's folder or name.")],
-    preset: Annotated[str, typer.Option(help="The size of the run.")] = "smoke",
-    platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
-    model: Annotated[str | None, typer.Option(help="Weights: a folder, or a hub id.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training data: a file, a glob, a folder, or a hub id.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As run.sh takes it.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run directory.")] = None,
-    nproc_per_node: Annotated[int | None, typer.Option(min=1, help="Processes (devices) on each node.")] = None,
-    nnodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
-    node_rank: Annotated[int, typer.Option(help="Which node this is, from 0.")] = 0,
-    master_addr: Annotated[str, typer.Option(help="Node 0's address.")] = "127.0.0.1",
-    master_port: Annotated[int, typer.Option(min=1, max=65535, help="A free port of node 0.")] = 29500,
+    recipe_folder: options.Recipe,
+    preset: options.Preset = "smoke",
+    platform: options.Platform = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    set_: options.Set = None,
+    output: options.Output = None,
+    nproc_per_node: options.NprocPerNode = None,
+    nnodes: options.Nnodes = 1,
+    node_rank: options.NodeRank = 0,
+    master_addr: options.MasterAddr = "127.0.0.1",
+    master_port: options.MasterPort = 29500,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Whether this machine can run a recipe: each line passes, warns or fails with what to do. Status 1 on a fail."""

@@ -11,6 +11,7 @@ import typer
 from common import recipe
 from common.errors import EXIT_FAILED, UserError
 from common.request import Request
+from common.run import options
 from tools import listing
 from tools.planning import answer, question, schedulers, show, sweep
 
@@ -18,8 +19,8 @@ MATPLOTLIB_FORMATS = (".png", ".svg", ".pdf")
 
 
 def plan(
-    recipe_folder: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe's folder or name.")],
-    preset: Annotated[str, typer.Option(help="The size of the run.")] = "full",
+    recipe_folder: options.Recipe,
+    preset: options.Preset = "full",
     model: Annotated[
         str | None, typer.Option(help="A folder with config.json, or a name like meta-llama/Meta-Llama-3-8B.")
     ] = None,
@@ -27,13 +28,11 @@ def plan(
         str | None, typer.Option(help="Training data, where the number of rows is to be estimated.")
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Rows of one epoch, after packing.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As run.sh takes it: train.max_steps=100.")
-    ] = None,
-    platform: Annotated[str | None, typer.Option(help="The hardware kind; see common/platforms/.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/RECIPE/PRESET")] = None,
+    set_: options.Set = None,
+    platform: options.Platform = None,
+    output: options.Output = None,
     devices: Annotated[int | None, typer.Option("--devices", "--nproc-per-node", min=1, help="On each node.")] = None,
-    nnodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
+    nnodes: options.Nnodes = 1,
     utilization: Annotated[
         float | None, typer.Option("--mfu", min=0.01, max=1, help="The share of the peak that is reached.")
     ] = None,
