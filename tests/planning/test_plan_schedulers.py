@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shlex
 import shutil
@@ -149,6 +150,15 @@ def test_slurm_refuses_more_devices_than_a_node_has(slurm: dict[str, str], tmp_p
     script = plan(RECIPE, "--devices", 9, "--slurm").stdout
     ran = subprocess.run(["sbatch"], input=script, env=slurm, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode != 0
+
+
+def test_the_hosts_memory_is_the_larger_of_estimate_and_claim() -> None:
+    """70B with offload: 51 GiB by the estimate, 127 by the upstream's README; in bf16 the estimate."""
+    assert "#SBATCH --mem=127G" in plan(RECIPE, "--slurm").stdout
+    said = answer.answer(question.ask(Request(recipe.find(RECIPE), "full", assignments=("model.quantized=false",))))
+    assert said["host"]["peak"] > 127
+    script = plan(RECIPE, "--set", "model.quantized=false", "--slurm").stdout
+    assert f"#SBATCH --mem={math.ceil(said['host']['peak'] * schedulers.MORE)}G" in script
 
 
 def test_the_script_is_bash_and_keeps_words_together() -> None:

@@ -184,5 +184,8 @@ def _assumptions(question: Question, utilization: float | None) -> list[str]:
             f"Time: {utilization or UTILIZATION:.0%} of {peak.value:g} TFLOP/s a device ({how}: {peak.source}); "
             f"weights move at {LINK_GB_PER_SECOND:g} GB/s a device; training only, no loading, saving or evaluation."
         )
-    said.append("Host memory is without the file cache; disk for weights is nothing where they can be linked.")
+    said.append(
+        "Host memory is what the processes hold, without the file cache that reading the weights fills "
+        "(docs/plan.md compares it with published figures); disk for weights is nothing where they can be linked."
+    )
     return said

@@ -142,8 +142,9 @@ def _words(found: dict[str, Any]) -> list[str]:
 
 
 def _host_gib(found: dict[str, Any]) -> int:
-    needed: float = found["host"]["peak"]
-    return max(2, math.ceil(needed * MORE))
+    """The estimate and more, or what recipe.yaml says of the preset where that is larger."""
+    stated = found["stated"]["host_gib"] if found["stated"] else 0
+    return math.ceil(max(2, found["host"]["peak"] * MORE, stated))
 
 
 def _hours(found: dict[str, Any]) -> int | None:

@@ -1,0 +1,97 @@
+"""Each command on each recipe, as a person types it: in this process, because there are many."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from example_project import ROOT
+
+from common import cli, recipe
+from tools.__main__ import app
+
+NAMES = [folder.name for folder in recipe.folders()]
+
+
+def tools(*words: object) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["tools", *map(str, words)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = cli.call_app(app)
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("words", "statuses", "says"),
+    [
+        (["plan", "NAME"], {0}, "host memory of a node"),
+        (["plan", "NAME", "--preset", "smoke"], {0}, "global batch"),
+        (["plan", "recipes/NAME"], {0}, "Assumptions"),
+        (["doctor", "NAME"], {0, 1}, "failed,"),
+        (["doctor", "NAME", "--preset", "full"], {1}, "--model"),
+        (["lint", "recipes/NAME"], {0}, ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_says_its_answer(
+    name: str, words: list[str], statuses: set[int], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    status, out, err = tools(*[word.replace("NAME", name) for word in words])
+    assert status in statuses, out + err
+    assert says in out and "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_json_is_json(name: str, tmp_path: Path) -> None:
+    """Where --json is offered, nothing else is on standard output."""
+    planned = json.loads(tools("plan", name, "--json")[1])
+    assert planned["recipe"] == name and planned["fits"]["fits"] is True
+    lines = json.loads(tools("doctor", name, "--output", tmp_path / "run", "--json")[1])
+    assert {"state", "name", "found", "to_do"} <= set(lines[0]) and not (tmp_path / "run").exists()
+    listed = {each["name"]: each for each in json.loads(tools("list", "recipes", "--json")[1])}
+    assert {"smoke", "full"} <= set(listed[name]["presets"])
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["plan", "NAMEx"], "did you mean 'NAME'?"),
+        (["doctor", "NAMEx"], "did you mean 'NAME'?"),
+        (["report", "NAMEx"], "NAMEx"),
+        (["diff", "NAMEx"], "did you mean 'NAME'?"),
+        (["new", "mine", "--from", "NAMEx"], "did you mean 'NAME'?"),
+        (["onboard", "cpu", "--recipe", "NAMEx", "--only-file"], "did you mean 'NAME'?"),
+        (["plan", "NAME", "--preset", "smok"], "did you mean 'smoke'?"),
+        (["doctor", "NAME", "--preset", "smok"], "did you mean 'smoke'?"),
+        (["plan", "NAME", "--platform", "cpx"], "did you mean 'cpu'?"),
+        (["doctor", "NAME", "--platform", "cpx"], "did you mean 'cpu'?"),
+        (["plan", "NAME", "--set", "train.learning_rat=1"], "did you mean 'train.learning_rate'?"),
+        (["doctor", "NAME", "--set", "train.learning_rat=1"], "did you mean 'train.learning_rate'?"),
+        (["diff", "NAME"], "has no parent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_name_is_one_message_with_the_nearest_right_one(words: list[str], hint: str) -> None:
+    name = NAMES[0]
+    status, out, err = tools(*[word.replace("NAME", name) for word in words])
+    assert (status, out) == (2, "") and hint.replace("NAME", name) in err, out + err
+    assert "Traceback" not in err and not (ROOT / "recipes" / "mine").exists()
+
+
+def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "recipes" / NAMES[0], tmp_path / "recipe")
+    for folder in (tmp_path, tmp_path / "recipe"):
+        status, out, err = tools("report", folder)
+        assert (status, out) == (2, "") and str(folder) in err and "Traceback" not in err
