@@ -144,7 +144,8 @@ def _words(found: dict[str, Any]) -> list[str]:
 def _host_gib(found: dict[str, Any]) -> int:
     """The estimate and more, or what recipe.yaml says of the preset where that is larger."""
     stated = found["stated"]["host_gib"] if found["stated"] else 0
-    return math.ceil(max(2, found["host"]["peak"] * MORE, stated))
+    needed: float = max(2.0, found["host"]["peak"] * MORE, stated)
+    return math.ceil(needed)
 
 
 def _hours(found: dict[str, Any]) -> int | None:
