@@ -36,7 +36,7 @@ ShardSize = Annotated[str, typer.Option(help="largest safetensors file, such as 
 QkvConcat = Annotated[bool, typer.Option("--qkv-concat", help="MindSpore: join q, k, v, and gate and up")]
 Split = Annotated[str, typer.Option(help="tp=N: one part for each of N tensor-parallel ranks")]
 Config = Annotated[Path | None, typer.Option(help="config.json, yaml or params.json to use instead")]
-Base = Annotated[Path | None, typer.Option(help="the model that a PEFT adapter is merged into")]
+Base = Annotated[str | None, typer.Option(help="the model that a PEFT adapter is merged into, a folder or a hub id")]
 Tokenizer = Annotated[Path | None, typer.Option(help="tokenizer file or folder to use instead")]
 Kind = Annotated[str | None, typer.Option(help="base | instruct, where the source does not say")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")]
@@ -65,7 +65,7 @@ def get(
         _options(to, dtype, shard_size, qkv_concat, split),
         tokenizer=tokenizer,
         config=config,
-        base=base,
+        base=_resolve(base),
         kind=kind,
         seed=seed,
         revision=revision,
@@ -93,7 +93,7 @@ def convert(
         target,
         _options(to, dtype, shard_size, qkv_concat, split),
         config=config,
-        base=base,
+        base=_resolve(base),
         tokenizer=tokenizer,
         kind=kind,
     )
@@ -101,14 +101,14 @@ def convert(
 
 @app.command()
 def verify(
-    first: Annotated[Path, typer.Argument(metavar="A", help="the original")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="what was made of it, in any format")],
+    first: Annotated[str, typer.Argument(metavar="A", help="the original: a folder, a file or a hub id")],
+    second: Annotated[str, typer.Argument(metavar="B", help="what was made of it, in any format")],
     with_logits: Annotated[bool, typer.Option("--logits", help="compare fp32 logits on fixed prompts too")] = False,
     config: Config = None,
     base: Base = None,
 ) -> None:
     """Prove that two models are the same, bit by bit; exit status 1 when they are not."""
-    one, other = _open(first, config, base), _open(second, config, base)
+    one, other = (_open(hub.resolve(name), config, _resolve(base)) for name in (first, second))
     with progress.shown("verify", sum(tensor.nbytes for tensor in other.tensors.values())) as report:
         result = verifying.verify(one, other, report)
     problems = list(result.problems)
@@ -127,15 +127,21 @@ def verify(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="a model folder or file")], config: Config = None
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="a folder or file of a model, or an adapter")],
+    config: Config = None,
 ) -> None:
     """Print what a model is, without loading it."""
-    print(json.dumps(inspecting.inspect(path, config).as_dict(), indent=2))
+    content = peft.describe(path) if peft.is_adapter(path) else inspecting.inspect(path, config).as_dict()
+    print(json.dumps(content, indent=2))
 
 
 def _options(to: str, dtype: str | None, shard_size: str, qkv_concat: bool, split: str) -> Options:
     size, count = converting.parse_size(shard_size), converting.parse_split(split)
     return Options(to, dtype, size, qkv_concat, count)
+
+
+def _resolve(model: str | None) -> Path | None:
+    return None if model is None else hub.resolve(model)
 
 
 def _open(path: Path, config: Path | None, base: Path | None) -> Source:

@@ -159,6 +159,9 @@ def _plan(
     tensors: Mapping[str, Tensor], config: LlamaConfig, options: Options
 ) -> tuple[list[OutputFile], dict[str, object]]:
     """The files to write, and small JSON files beside them, name → content."""
+    if config.num_key_value_heads % options.split:
+        expected = f"a divisor of {config.num_key_value_heads}: each part has whole key heads"
+        raise UserError("the model cannot be split so", found=f"tp={options.split}", expected=expected)
     laid = layouts.from_hugging_face(tensors, options.layout, config, qkv_concat=options.qkv_concat)
     count = options.split
     ranks = [{name: parts.take(name, laid[name], rank, count) for name in laid} for rank in range(count)]

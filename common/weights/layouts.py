@@ -35,6 +35,8 @@ INNER = {
     "post_attention_layernorm": "ffn_norm",
 }
 QUERY_OR_KEY = re.compile(r"self_attn\.[qk]_proj\.weight$")
+NNSCALER_HINT = "merge the parts of all ranks first: Trainer.merge_checkpoint, as recipes/nnscaler_8b/merge.py does"
+_NNSCALER_PART = re.compile(r"_embed_tokens_weight_\d+$")
 _LAYER = re.compile(r"^model\.(layers\.\d+\.)(.+)\.weight$")
 _WQKV = re.compile(r"^(model\.layers\.\d+\.attention\.)w_qkv\.weight$")
 _GATE_HIDDEN = re.compile(r"^(model\.layers\.\d+\.feed_forward\.)w_gate_hidden\.weight$")
@@ -73,6 +75,8 @@ def recognise(names: Mapping[str, object], file: Path) -> tuple[str, str]:
             if (name == known or name.endswith("." + known)) and not _TRAINING_STATE.search(name):
                 return layout, name.removesuffix(known)
     found = ", ".join(list(names)[:3]) or "no tensors"
+    if any(_NNSCALER_PART.search(name) for name in names):
+        raise UserError("this is one rank's part of an nnScaler checkpoint", file=file, found=found, hint=NNSCALER_HINT)
     raise UserError("these are not a Llama's weights", file=file, found=found, expected=f"a tensor {EMBEDDING}")
 
 

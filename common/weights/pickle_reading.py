@@ -3,6 +3,10 @@
 A pickle is a program; unpickling it can run anything. Here its instructions are only looked at
 (pickletools) and played back on plain values: a call becomes a record of what would be called.
 Tensors, containers and a few harmless classes are understood, everything else is refused.
+
+torch.load(weights_only=True) does the same with a list of functions that it does call. It is not used, because
+torch is in no environment that converts, and because it refuses what trainers keep beside their weights
+(nnScaler: argparse.Namespace). tests/weights/test_torch_real.py holds this reader to torch's.
 """
 
 from __future__ import annotations
@@ -57,6 +61,9 @@ _HARMLESS_MODULES = ("torch", "collections", "numpy", "nnscaler", "argparse", "p
 _HARMLESS_BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "slice", "complex", "bytes", "bytearray"}
 _NEVER = {"load", "exec", "eval", "system", "open", "__import__", "load_library", "compile", "run", "Popen", "memmap"}
 _TENSOR_BUILDERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")}
+_PARAMETER_BUILDERS = {("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_parameter_with_state")}
+_TYPED_BUILDER = ("torch._tensor", "_rebuild_from_type_v2")  # a tensor with attributes: (builder, type, arguments, ...)
+_PLAIN_TENSORS = {Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter")}
 _MARK = object()
 
 
@@ -158,17 +165,28 @@ def _called(function: Any, arguments: Any) -> Any:
     if isinstance(function, Name):
         called = (function.module, function.name)
         if called in _TENSOR_BUILDERS:
-            storage, offset, shape, strides = arguments[:4]
-            return StoredTensor(storage, int(offset), tuple(shape), tuple(strides))
-        if called == ("torch._utils", "_rebuild_parameter"):
+            return _tensor(*arguments[:4], *arguments[6:])
+        if called in _PARAMETER_BUILDERS:
             return arguments[0]
+        if called == _TYPED_BUILDER and arguments[1] in _PLAIN_TENSORS:
+            return _called(arguments[0], arguments[2])
         if called == ("collections", "OrderedDict"):
             return dict(arguments[0]) if arguments else {}
     return Call(function, arguments)
 
 
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, metadata: Any = None) -> Any:
+    numbers = (offset, *shape, *strides)
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
+        raise ValueError("a tensor of impossible sizes")
+    if not isinstance(storage, Storage) or metadata:  # metadata: bits that say "negated" or "conjugated"
+        return Call(Name("torch._utils", "_rebuild_tensor_v2"), ())
+    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+
+
 def _hashable(key: Any) -> Any:
-    return key if isinstance(key, str | int | float | bool | tuple | None) else repr(key)
+    # Anything else stays apart by its identity: nested values can take for ever to be hashed or printed.
+    return key if isinstance(key, str | int | float | bool | None) else object()
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {

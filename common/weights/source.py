@@ -71,7 +71,8 @@ def find(path: Path) -> Files:
         names = sorted(set(weight_map(chosen).values()))
         for name in names:
             if not (path / name).is_file():
-                raise UserError("the index names a shard that is missing", file=chosen, found=name)
+                hint = "download it again"
+                raise UserError("the index names a shard that is missing", file=chosen, found=name, hint=hint)
         return Files("", path, (tuple(path / name for name in names),))
     if meta:
         if [int(_META_PART.match(file.name)[1]) for file in meta] != list(range(len(meta))):  # type: ignore[index]
@@ -117,7 +118,9 @@ def _whole_set(files: list[Path], folder: Path) -> tuple[Path, ...]:
 def _only(files: list[Path], folder: Path) -> Path:
     if len(files) > 1:
         found = ", ".join(file.name for file in files[:4])
-        raise UserError("several checkpoints in one folder", file=folder, found=found, hint="give the file itself")
+        ranks = all(file.stem.isdigit() for file in files)  # nnScaler: 0.ckpt, 1.ckpt, ...
+        hint = layouts.NNSCALER_HINT if ranks else "give the file itself"
+        raise UserError("several checkpoints in one folder", file=folder, found=found, hint=hint)
     return files[0]
 
 
@@ -257,7 +260,7 @@ def _from_params(file: Path, layout: str, opened: Sequence[Mapping[str, RawTenso
 def _same(one: RawTensor, other: RawTensor) -> bool:
     if one.shape != other.shape or one.dtype is not other.dtype:
         return False
-    if one.extents == other.extents:
+    if one.extents == other.extents and one.strides == other.strides:
         return True
     return all(np.array_equal(a, b) for a, b in zip(one.open().blocks(), other.open().blocks(), strict=True))
 

@@ -67,11 +67,7 @@ class RawTensor:
     dtype: DType | None  # None for a type that weights do not have: counters, optimizer state, quantized values
     shape: tuple[int, ...]
     extents: tuple[Extent, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return sum(extent.length for extent in self.extents)
+    strides: tuple[int, ...] | None = None  # elements; None where the rows follow each other
 
     def open(self) -> Tensor:
         """The tensor. Raises UserError for a type that weights do not have."""
@@ -83,6 +79,8 @@ class RawTensor:
                 expected=", ".join(DTYPES),
                 hint="quantized weights cannot be converted: take the original model",
             )
+        if self.strides is not None:
+            return Strided(self.dtype, self.shape, self.strides, self.extents[0])
         return Stored(self.dtype, self.shape, self.extents)
 
 
@@ -110,6 +108,30 @@ class Stored(Tensor):
                 filled += last - first
             position += extent.length
         return content.view(self.dtype.numpy).reshape(stop - start, *self.shape[1:])
+
+
+class Strided(Tensor):
+    """A matrix whose rows do not follow each other in `extent`: transposed, or some columns of a wider one.
+
+    `strides` count elements; one of the two is 1.
+    """
+
+    def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], extent: Extent) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self._strides = strides
+        self._extent = extent
+
+    def read(self, start: int, stop: int) -> Array:
+        height, width = stop - start, self.shape[1]
+        by_row = self._strides[1] == 1
+        runs = np.empty((height, width) if by_row else (width, height), self.dtype.numpy)
+        step = self._strides[0 if by_row else 1]
+        for number, run in enumerate(runs):
+            position = start * self._strides[0] + number * step
+            offset = self._extent.offset + position * self.dtype.itemsize
+            read_exactly(self._extent.file, offset, run.view(np.uint8).data)
+        return runs if by_row else np.ascontiguousarray(runs.T)
 
 
 class Held(Tensor):

@@ -10,6 +10,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -30,6 +31,7 @@ _ITEM_SIZES = {
     **dict.fromkeys(("DoubleStorage", "LongStorage"), 8),
 }
 _PICKLE_LIMIT = 256 * 2**20  # bytes; a 405B model's is below one MiB
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: a pickled number comes first
 _STATE_KEYS = ("model", "state_dict", "module", "model_state_dict")
 
 
@@ -46,7 +48,14 @@ def read(file: Path) -> dict[str, RawTensor]:
     "module". Raises UserError for a truncated or foreign file, and for one with code in it.
     """
     if not is_archive(file):
-        hint = "truncated, or written by torch before 1.6: load and save it with a current torch"
+        with open(file, "rb") as stream:
+            old = stream.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC
+        if old:
+            hint = (
+                "torch.save(torch.load(FILE, weights_only=True), NEW_FILE) with a current torch, then convert NEW_FILE"
+            )
+            raise UserError("the checkpoint is in the format of torch before 1.6", file=file, hint=hint)
+        hint = "the file is truncated or something else: download it again"
         raise UserError("not a torch checkpoint (a zip archive)", file=file, hint=hint)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -58,9 +67,13 @@ def read(file: Path) -> dict[str, RawTensor]:
                 raise UserError("the pickle inside is too large", file=file, found=members[described].file_size)
             content = archive.read(described)
             root = described.removesuffix("data.pkl")
-            order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise UserError("the archive is truncated or broken", file=file, found=str(error)) from None
+            order = b"little"
+            if root + "byteorder" in members:
+                with archive.open(root + "byteorder") as stream:
+                    order = stream.read(16)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        hint = "download it again"
+        raise UserError("the archive is truncated or broken", file=file, found=str(error), hint=hint) from None
     if order.strip() != b"little":
         raise UserError("the file is big-endian", file=file, hint="save it again on a little-endian machine")
     state = _state(pickle_reading.read(content, file), file)
@@ -73,9 +86,11 @@ def _state(value: Any, file: Path) -> dict[str, Any]:
     for _ in range(3):
         if not isinstance(value, dict):
             break
-        if any(isinstance(item, StoredTensor) for item in value.values()):
+        # First what is inside: a trainer keeps random states and counters, tensors too, beside it.
+        inner = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), dict)), None)
+        if inner is None and any(isinstance(item, StoredTensor) for item in value.values()):
             return {str(key): item for key, item in value.items()}
-        value = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), dict)), None)
+        value = inner
     raise UserError("the file holds no state dict", file=file, expected="names and tensors")
 
 
@@ -83,14 +98,15 @@ def _raw(name: str, tensor: StoredTensor, root: str, members: Mapping[str, zipfi
     storage = tensor.storage
     member = members.get(f"{root}data/{storage.key}")
     item = _ITEM_SIZES.get(storage.type)
-    count: int = prod(tensor.shape)
-    length = count * (item or 0)
     if member is None or item is None:
         found = storage.type if item is None else f"no {root}data/{storage.key}"
         raise UserError(f"tensor {name!r} cannot be read", file=file, found=found)
-    if count and not _contiguous(tensor):
+    rows_in_order = 0 in tensor.shape or _contiguous(tensor)
+    if not rows_in_order and (len(tensor.shape) != 2 or 1 not in tensor.strides):
         hint = "save it again with tensor.contiguous()"
-        raise UserError(f"tensor {name!r} is not stored row by row", file=file, found=tensor.strides, hint=hint)
+        raise UserError(f"tensor {name!r} is stored with gaps", file=file, found=tensor.strides, hint=hint)
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+    length = item * (prod(tensor.shape) if rows_in_order else reach)
     offset = tensor.offset * item
     if member.compress_type != zipfile.ZIP_STORED or offset + length > member.file_size:
         raise UserError(f"tensor {name!r} reaches beyond its storage", file=file, found=f"{member.file_size} bytes")
@@ -98,7 +114,9 @@ def _raw(name: str, tensor: StoredTensor, root: str, members: Mapping[str, zipfi
     if start + member.file_size > file.stat().st_size:
         raise UserError("the archive is truncated", file=file, found=f"{file.stat().st_size} bytes")
     extent = Extent(file, start + offset, length)
-    return RawTensor(name, storage.type.removesuffix("Storage"), _TYPES.get(storage.type), tensor.shape, (extent,))
+    strides = None if rows_in_order else tensor.strides
+    kind = storage.type.removesuffix("Storage")
+    return RawTensor(name, kind, _TYPES.get(storage.type), tensor.shape, (extent,), strides)
 
 
 def _contiguous(tensor: StoredTensor) -> bool:

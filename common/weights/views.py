@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.weights.dtypes import FP32, Array, cast
-from common.weights.tensors import Extent, Tensor
+from common.weights.tensors import Extent, Tensor, in_dtype
 
 
 class Rows(Tensor):
@@ -151,11 +151,31 @@ class Merged(Tensor):
     def __init__(self, base: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> None:
         self.dtype = base.dtype
         self.shape = base.shape
-        self._base, self._b, self._scale = base, lora_b, np.float32(scale)
-        self._a = cast(lora_a.read(0, lora_a.shape[0]), lora_a.dtype, FP32)
+        self._base, self._a, self._b = base, lora_a, lora_b
+        self._scale = np.float32(scale)
 
     def read(self, start: int, stop: int) -> Array:
-        update = cast(self._b.read(start, stop), self._b.dtype, FP32) @ self._a
+        # A is read anew for every block: held, those of a whole model are hundreds of megabytes.
+        a = cast(self._a.read(0, self._a.shape[0]), self._a.dtype, FP32)
+        update = cast(self._b.read(start, stop), self._b.dtype, FP32) @ a
         update *= self._scale
         update += cast(self._base.read(start, stop), self._base.dtype, FP32)
         return cast(update, FP32, self.dtype)
+
+
+class RowsReplaced(Tensor):
+    """A matrix with some rows exchanged for those of `values`: row `rows[i]` for row i, rounded to its type."""
+
+    def __init__(self, base: Tensor, rows: Sequence[int], values: Tensor) -> None:
+        self.dtype = base.dtype
+        self.shape = base.shape
+        self.granule = base.granule
+        self._base, self._values = base, in_dtype(values, base.dtype)
+        self._places = {row: place for place, row in enumerate(rows)}
+
+    def read(self, start: int, stop: int) -> Array:
+        block = self._base.read(start, stop).copy()
+        for row, place in self._places.items():
+            if start <= row < stop:
+                block[row - start] = self._values.read(place, place + 1)[0]
+        return block

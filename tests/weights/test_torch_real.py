@@ -6,8 +6,14 @@ Runs where torch (and, for the logits, transformers and peft) is installed.
 from __future__ import annotations
 
 import argparse
+import collections
+import io
 import json
+import pickle
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,18 +115,154 @@ def test_a_colossalai_checkpoint_folder_is_read(models: Models, tmp_path: Path) 
     assert verify(open_source(original), open_source(tmp_path / "epoch-0_step-10")).same
 
 
-def test_a_tensor_that_is_not_stored_row_by_row_is_refused(tmp_path: Path) -> None:
-    torch.save({"a": torch.ones(3, 4).T}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="not stored row by row"):
-        torch_files.read(tmp_path / "x.pth")
-    torch.save({"a": torch.arange(24.0).reshape(6, 4)[2:4]}, tmp_path / "y.pth")
-    assert torch_files.read(tmp_path / "y.pth")["a"].open().read(0, 2).tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
+# --- the reader of pickles is our own: what it reads is what torch.load(weights_only=True, mmap=True) reads
 
 
-def test_the_old_format_before_zip_is_refused(tmp_path: Path) -> None:
+def attributed(tensor: Any) -> Any:
+    tensor.tensor_model_parallel = True  # as trainers mark what they split
+    return tensor
+
+
+def linear() -> Any:
+    module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.LayerNorm(4)).bfloat16()
+    return module.state_dict()  # an OrderedDict with an attribute of its own
+
+
+def tied() -> dict[str, Any]:
+    table = torch.randn(5, 4)
+    return {"one": table, "other": table, "rows of it": table[1:3], "parameter": torch.nn.Parameter(table)}
+
+
+def halves() -> dict[str, Any]:
+    wide = torch.randn(4, 10).half()
+    return {f"columns {number}": part for number, part in enumerate(wide.chunk(2, dim=1))}
+
+
+PLAIN: dict[str, Callable[[], dict[str, Any]]] = {
+    "three types": lambda: {str(t): torch.randn(3, 4).to(t) for t in (torch.float32, torch.bfloat16, torch.float16)},
+    "an OrderedDict": lambda: collections.OrderedDict(a=torch.randn(2, 3), b=torch.randn(7)),
+    "a module": linear,
+    "tied and shared": tied,
+    "parameters": lambda: {"a": torch.nn.Parameter(torch.randn(2, 3)), "b": torch.nn.Parameter(torch.randn(3), False)},
+    "with attributes": lambda: {
+        "a": attributed(torch.randn(2, 3)),
+        "b": attributed(torch.nn.Parameter(torch.randn(3, 2))),
+    },
+    "transposed": lambda: {
+        "a": torch.randn(3, 5).bfloat16().T,
+        "b": torch.randn(1, 5).T,
+        "c": torch.randn(8, 6)[2:7].T,
+    },
+    "columns": halves,
+    "expanded": lambda: {"rows": torch.randn(1, 4).expand(3, 4), "columns": torch.randn(3, 1).expand(3, 4)},
+    "empty and scalar": lambda: {"a": torch.empty(0, 4), "b": torch.tensor(2.5), "c": torch.randn(4)},
+}
+NESTED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "bare": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3, "best": torch.tensor(0.5)},
+    "model": lambda state: {"rng": torch.get_rng_state(), "model": state, "optimizer": {"state": {0: torch.ones(2)}}},
+    "module": lambda state: {"module": state, "args": None, "shape": torch.Size([2]), "dtype": torch.bfloat16},
+}
+
+
+def bits(tensor: Any) -> bytes:
+    return bytes(tensor.detach().contiguous().flatten().view(torch.uint8).tolist()) if tensor.numel() else b""
+
+
+@pytest.mark.parametrize("nested", NESTED)
+@pytest.mark.parametrize("plain", PLAIN)
+def test_what_is_read_is_what_torch_reads(tmp_path: Path, plain: str, nested: str) -> None:
+    torch.manual_seed(0)
+    state = PLAIN[plain]()
+    for protocol in (2, 4):
+        torch.save(NESTED[nested](state), tmp_path / f"{protocol}.pth", pickle_protocol=protocol)
+    loaded = torch.load(tmp_path / "2.pth", weights_only=True, mmap=True)  # knows no instruction of protocol 4
+    expected = loaded if nested == "bare" else loaded[nested]
+    for protocol in (2, 4):
+        found = torch_files.read(tmp_path / f"{protocol}.pth")
+        assert list(found) == list(expected) == list(state)
+        for name, tensor in expected.items():
+            assert found[name].shape == tuple(tensor.shape)
+            if not tensor.shape:
+                continue
+            opened = found[name].open()
+            assert opened.dtype.hugging_face == str(tensor.dtype).removeprefix("torch.")
+            assert opened.read(0, tensor.shape[0]).tobytes() == bits(tensor), name
+            assert opened.read(1, tensor.shape[0]).tobytes() == bits(tensor[1:]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: torch.randn(3, 4, 5).permute(2, 0, 1), "stored with gaps"),
+        (lambda: torch.randn(9)[::2], "stored with gaps"),
+        (lambda: torch.randn(3, 4).to_sparse(), "no state dict"),
+        (lambda: torch.randn(3, 4).double(), "dtype that Llama 3 weights do not have"),
+        (lambda: torch._neg_view(torch.randn(3, 4)), "no state dict"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, change: Callable[[], Any], message: str) -> None:
+    torch.save({"a": change()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=message):
+        torch_files.read(tmp_path / "x.pth")["a"].open()
+
+
+def test_the_old_format_before_zip_is_refused_with_a_way_out(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match="not a torch checkpoint"):
+    with pytest.raises(UserError, match=r"the format of torch before 1\.6") as refused:
         torch_files.read(tmp_path / "old.pth")
+    assert "torch.save(torch.load(OLD, weights_only=True), NEW)" in str(refused.value)
+    torch.save(torch.load(tmp_path / "old.pth", weights_only=True), tmp_path / "new.pth")
+    assert torch_files.read(tmp_path / "new.pth")["a"].open().read(0, 3).tolist() == [1, 1, 1]
+
+
+CODE = ("os.system", "posix.system", "subprocess.Popen", "builtins.eval", "builtins.getattr", "importlib.import_module")
+CODE += ("torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load", "numpy.load", "runpy.run_path")
+CODE += ("functools.partial", "operator.attrgetter", "shutil.rmtree", "webbrowser.open", "transformers.AutoModel")
+READ_AND_LISTEN = """
+import sys
+from pathlib import Path
+from common.errors import UserError
+from common.weights import torch_files
+
+good, *files = map(Path, sys.argv[1:])
+torch_files.read(good)
+heard = []
+sys.addaudithook(lambda event, _: heard.append(event))
+refused = 0
+for file in files:
+    try:
+        torch_files.read(file)
+    except UserError:
+        refused += 1
+print(refused, *sorted(set(heard) - {"open"}))
+"""
+
+
+def test_what_torch_refuses_is_refused_and_nothing_is_looked_up_or_called(tmp_path: Path) -> None:
+    def archive(name: str, function: str, good: bytes) -> Path:
+        """{"a": FUNCTION("x")} as a checkpoint."""
+        module, _, attribute = function.rpartition(".")
+        pickled = b"\x80\x02}X\x01\x00\x00\x00ac" + f"{module}\n{attribute}\n".encode()
+        pickled += b"X\x01\x00\x00\x00x\x85Rs."
+        with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(tmp_path / name, "w") as new:
+            for member in old.namelist():
+                new.writestr(member, pickled if member.endswith("data.pkl") else old.read(member))
+        return tmp_path / name
+
+    torch.save({"a": torch.ones(2)}, tmp_path / "good.pth")
+    good = (tmp_path / "good.pth").read_bytes()
+    harmless = [archive("argparse.pth", "argparse.Namespace", good), archive("nnscaler.pth", "nnscaler.x.Y", good)]
+    code = [archive(f"{function}.pth", function, good) for function in CODE]
+    for file in code:
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(file, weights_only=True)
+    command = [sys.executable, "-c", READ_AND_LISTEN, *map(str, [tmp_path / "good.pth", *code, *harmless])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    refused, *heard = done.stdout.split()
+    assert int(refused) == len(code) + len(harmless)  # the last two have no weights, but ask for no code either
+    # Events of Python itself when something is imported, looked up, compiled, run, called in the system or loaded
+    assert not [event for event in heard if not event.startswith(("os.listdir", "object.__getattr__"))], heard
 
 
 def test_transformers_computes_the_same_logits(models: Models, tmp_path: Path) -> None:
@@ -156,6 +298,7 @@ def test_a_merged_adapter_is_what_peft_merges(models: Models, tmp_path: Path) ->
     cases: dict[str, dict[str, Any]] = {
         "plain": {"r": 8, "lora_alpha": 16},
         "rslora": {"r": 4, "lora_alpha": 16, "use_rslora": True},
+        "rows": {"r": 2, "lora_alpha": 4, "trainable_token_indices": {"embed_tokens": [3, 1030], "lm_head": [1030, 7]}},
         "patterns": {"r": 4, "lora_alpha": 8, "alpha_pattern": {"v_proj": 32}, "rank_pattern": {"q_proj": 2}},
     }
     for name, options in cases.items():
@@ -163,7 +306,7 @@ def test_a_merged_adapter_is_what_peft_merges(models: Models, tmp_path: Path) ->
         targets = ["q_proj", "v_proj", "down_proj"]
         wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, **options))
         for parameter_name, parameter in wrapped.named_parameters():
-            if "lora_B" in parameter_name:
+            if "lora_B" in parameter_name or "trainable_tokens" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.1)
         wrapped.save_pretrained(tmp_path / name)
         assert json.loads((tmp_path / name / "adapter_config.json").read_text())["peft_type"] == "LORA"

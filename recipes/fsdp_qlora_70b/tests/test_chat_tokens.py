@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
-from conftest import run_sh
+from conftest import ROOT, run_sh
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,5 +34,13 @@ def test_chat_tokens_are_trained_and_merged(tmp_path: Path) -> None:
         assert torch.equal(after[ids], trained.bfloat16())
         others = [index for index in range(len(before)) if index not in ids]
         assert torch.equal(after[others], before[others])
+    command = [sys.executable, "-m", "common.weights", "convert", str(output / "adapter"), str(tmp_path / "merged")]
+    done = subprocess.run(
+        [*command, "--to", "hf"], capture_output=True, text=True, cwd=ROOT
+    )  # the base is in its config
+    assert done.returncode == 0, done.stderr
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.bfloat16)
+    for name in ("model.embed_tokens", "lm_head"):
+        assert torch.equal(again.get_submodule(name).weight, merged.get_submodule(name).weight)
     generation = json.loads((output / "model" / "generation_config.json").read_text())
     assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in generation["eos_token_id"]
