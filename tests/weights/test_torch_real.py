@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import io
 import json
 import pickle
 import shutil
@@ -188,7 +187,8 @@ def test_what_is_read_is_what_torch_reads(tmp_path: Path, plain: str, nested: st
             opened = found[name].open()
             assert opened.dtype.hugging_face == str(tensor.dtype).removeprefix("torch.")
             assert opened.read(0, tensor.shape[0]).tobytes() == bits(tensor), name
-            assert opened.read(1, tensor.shape[0]).tobytes() == bits(tensor[1:]), name
+            if tensor.shape[0]:
+                assert opened.read(1, tensor.shape[0]).tobytes() == bits(tensor[1:]), name
 
 
 @pytest.mark.parametrize(
@@ -240,29 +240,29 @@ print(refused, *sorted(set(heard) - {"open"}))
 
 
 def test_what_torch_refuses_is_refused_and_nothing_is_looked_up_or_called(tmp_path: Path) -> None:
-    def archive(name: str, function: str, good: bytes) -> Path:
-        """{"a": FUNCTION("x")} as a checkpoint."""
-        module, _, attribute = function.rpartition(".")
-        pickled = b"\x80\x02}X\x01\x00\x00\x00ac" + f"{module}\n{attribute}\n".encode()
-        pickled += b"X\x01\x00\x00\x00x\x85Rs."
-        with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(tmp_path / name, "w") as new:
+    torch.save({"a": torch.ones(2)}, tmp_path / "torch.pth")
+
+    def archive(name: str, pickled: bytes | None = None) -> Path:
+        with zipfile.ZipFile(tmp_path / "torch.pth") as old, zipfile.ZipFile(tmp_path / name, "w") as new:
             for member in old.namelist():
-                new.writestr(member, pickled if member.endswith("data.pkl") else old.read(member))
+                new.writestr(member, pickled if pickled and member.endswith("data.pkl") else old.read(member))
         return tmp_path / name
 
-    torch.save({"a": torch.ones(2)}, tmp_path / "good.pth")
-    good = (tmp_path / "good.pth").read_bytes()
-    harmless = [archive("argparse.pth", "argparse.Namespace", good), archive("nnscaler.pth", "nnscaler.x.Y", good)]
-    code = [archive(f"{function}.pth", function, good) for function in CODE]
+    def calling(function: str) -> Path:
+        """{"a": FUNCTION("x")} as a checkpoint."""
+        module, _, attribute = function.rpartition(".")
+        start = b"\x80\x02}X\x01\x00\x00\x00ac" + f"{module}\n{attribute}\n".encode()
+        return archive(f"{function}.pth", start + b"X\x01\x00\x00\x00x\x85Rs.")
+
+    code = [calling(function) for function in CODE]
     for file in code:
         with pytest.raises(pickle.UnpicklingError):
             torch.load(file, weights_only=True)
-    command = [sys.executable, "-c", READ_AND_LISTEN, *map(str, [tmp_path / "good.pth", *code, *harmless])]
+    known = [calling("argparse.Namespace"), calling("nnscaler.x.Y")]  # of trainers; without a tensor, refused as well
+    command = [sys.executable, "-c", READ_AND_LISTEN, *map(str, [archive("good.pth"), *code, *known])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    refused, *heard = done.stdout.split()
-    assert int(refused) == len(code) + len(harmless)  # the last two have no weights, but ask for no code either
-    # Events of Python itself when something is imported, looked up, compiled, run, called in the system or loaded
-    assert not [event for event in heard if not event.startswith(("os.listdir", "object.__getattr__"))], heard
+    # Python tells a hook of whatever is imported, compiled, run, loaded or asked of the system: there was nothing.
+    assert done.stdout.split() == [str(len(code) + len(known))]
 
 
 def test_transformers_computes_the_same_logits(models: Models, tmp_path: Path) -> None:
