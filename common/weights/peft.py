@@ -25,8 +25,10 @@ _SAVED = re.compile(r"^base_model\.model\.(.+?)(?:\.modules_to_save(?:\.default)
 # they have changed: what PEFT saves of them fits no base that is on disk.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 # What makes an adapter compute something else than W + scale · B A
-_OTHER_KINDS = ("use_dora", "use_qalora", "use_bdlora", "kasa_config", "monteclora_config", "arrow_config")
-_OTHER_KINDS += ("alora_invocation_tokens", "layer_replication", "fan_in_fan_out", "lora_bias", "target_parameters")
+_OTHER_KINDS = (
+    *("use_dora", "use_qalora", "use_bdlora", "kasa_config", "monteclora_config", "arrow_config", "layer_replication"),
+    *("alora_invocation_tokens", "fan_in_fan_out", "lora_bias", "target_parameters"),
+)
 
 
 def is_adapter(path: Path) -> bool:

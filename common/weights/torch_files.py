@@ -51,9 +51,7 @@ def read(file: Path) -> dict[str, RawTensor]:
         with open(file, "rb") as stream:
             old = stream.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC
         if old:
-            hint = (
-                "torch.save(torch.load(FILE, weights_only=True), NEW_FILE) with a current torch, then convert NEW_FILE"
-            )
+            hint = "with a current torch: torch.save(torch.load(OLD, weights_only=True), NEW)"
             raise UserError("the checkpoint is in the format of torch before 1.6", file=file, hint=hint)
         hint = "the file is truncated or something else: download it again"
         raise UserError("not a torch checkpoint (a zip archive)", file=file, hint=hint)
