@@ -45,7 +45,7 @@ class PromptRenderer:
         if problems or odd.any():
             found, expected = (problems[0].found, problems[0].expected) if problems else (None, None)
             raise UserError("not a conversation that ends with a question", found=found, expected=expected)
-        rows = self._renderer.render(batch, parallel=False)
+        rows = self._renderer.render(batch)
         prompt: list[int] = rows.ids[: int(rows.prompt[0])].tolist()
         return prompt
 

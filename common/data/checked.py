@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from common.data.blocks import Block
+from common.data.block import Block
 from common.data.layouts import Layout
 from common.data.parse import Parsed, parse
 from common.data.records import SYSTEM, Batch, Problem, arrow, check

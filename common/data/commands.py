@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Workers = Annotated[int, typer.Option(help="processes; 0: one a core, at most four, for a large input", min=0)]
+
 
 @app.callback()
 def _main() -> None:
@@ -45,7 +47,7 @@ def prepare(
     on_error: Annotated[str, typer.Option(help="a malformed record: stop, or skip and list it")] = "stop",
     odd_turns: Annotated[str, typer.Option(help="a conversation without last answer: stop, drop or cut")] = "stop",
     seed: Annotated[int, typer.Option(help="chooses the held-out rows")] = 0,
-    workers: Annotated[int, typer.Option(help="threads; 0: one a core, at most four")] = 0,
+    workers: Workers = 0,
     pad: Annotated[str, typer.Option(help="the special token that will fill short rows")] = RIGHT_PAD,
 ) -> None:
     """Read, check, template, tokenize, pack and write training data."""
@@ -94,6 +96,7 @@ def convert(
     system: Annotated[str | None, typer.Option(help="the system message where a conversation has none")] = None,
     on_error: Annotated[str, typer.Option(help="a malformed record: stop, or skip and list it")] = "stop",
     odd_turns: Annotated[str, typer.Option(help="a conversation without last answer: stop, drop or cut")] = "stop",
+    workers: Workers = 0,
 ) -> None:
     """Records from one layout to another, as text."""
     from common.data.convert import convert as run
@@ -116,6 +119,7 @@ def convert(
             system=system,
             on_error=on_error,
             odd_turns=odd_turns,
+            workers=workers,
             progress=progress,
         )
     console = Console(stderr=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring
 from pathlib import Path
-from typing import IO, Any
 
 from common.data import sources
+from common.data.block import Block
 from common.data.checked import RecordChecker
 from common.data.layouts import Turns
-from common.data.pipeline import default_workers, in_order, read_blocks
+from common.data.pipeline import number_of_workers, read_blocks
 from common.data.records import ASSISTANT, DOCUMENT, ROLE_NAMES, SYSTEM, USER, to_turns
-from common.data.rejects import Counts, describe, write_rejects
+from common.data.rejects import Counts, Reject, describe, write_rejects
+from common.data.workers import in_order
 from common.errors import UserError, did_you_mean
 from common.files import remove
 
@@ -31,6 +33,7 @@ def convert(
     system: str | None = None,
     on_error: str = "stop",
     odd_turns: str = "stop",
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
     """Write the records of `input` to the file `output` in another layout; the file appears whole or not at all.
@@ -47,27 +50,30 @@ def convert(
         raise UserError("the output is a directory", file=output, expected="a file to write")
     if any(output.resolve() == path.resolve() for path in probe.files):
         raise UserError("the output is the input", file=output, hint="choose another output")
-    check = RecordChecker(probe.make_layout(), on_error=on_error, odd_turns=odd_turns, system=system)
+    work = TextWorker(RecordChecker(probe.make_layout(), on_error=on_error, odd_turns=odd_turns, system=system), format)
     counts = Counts()
     rejects = output.with_name(output.name + ".rejects.jsonl")
     partial = output.with_name(output.name + ".partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     remove(rejects)
-
-    def conversations() -> Iterator[Turns]:
-        for records in in_order(read_blocks(probe), check, default_workers()):
-            counts.add(records.counts)
-            write_rejects(rejects, records.rejects)
-            yield from to_turns(records.batch)
-            if progress is not None:
-                progress(len(records.block.data), 0)
-
+    written = 0
     try:
         with open(partial, "w", encoding="utf-8") as file:
+            for made in in_order(read_blocks(probe), work, number_of_workers(workers, probe)):
+                counts.add(made.counts)
+                write_rejects(rejects, made.rejects)
+                if format == "conversation":
+                    file.writelines(
+                        f'{"," if number > 1 else "["}\n  {{\n    "id": "{number}",{text}'
+                        for number, text in enumerate(made.texts, written + 1)
+                    )
+                else:
+                    file.writelines(made.texts)
+                written += len(made.texts)
+                if progress is not None:
+                    progress(made.bytes, 0)
             if format == "conversation":
-                written = _write_list(file, conversations())
-            else:
-                written = _write_lines(file, conversations(), format)
+                file.write("\n]")
         if not written:
             raise UserError("nothing is left to write", file=probe.files[0], found=describe(counts))
         partial.replace(output)
@@ -78,32 +84,47 @@ def convert(
     return counts
 
 
-def _write_list(file: IO[str], conversations: Iterator[Turns]) -> int:
-    """The bytes of json.dump(..., ensure_ascii=False, indent=2), one record at a time."""
-    count = 0
-    for count, turns in enumerate(conversations, 1):
-        if turns[0][0] == DOCUMENT:
-            raise UserError("documents are no conversations", expected="--format text")
-        made = {
-            "id": str(count),
-            "conversations": [{"from": _SHAREGPT_ROLES[role], "value": text} for role, text in turns],
-        }
-        body = json.dumps(made, ensure_ascii=False, indent=2).replace("\n", "\n  ")
-        file.write(("[\n  " if count == 1 else ",\n  ") + body)
-    file.write("\n]" if count else "[]")
-    return count
+@dataclass
+class Texts:
+    """The records of one block as text, as they stand in the output; conversations without their number."""
+
+    texts: list[str]
+    counts: Counts
+    rejects: list[Reject]
+    bytes: int
 
 
-def _write_lines(file: IO[str], conversations: Iterator[Turns], format: str) -> int:
-    count = 0
-    for turns in conversations:
-        count += 1
-        made: dict[str, Any]
-        if format == "text":
-            made = {"text": "\n".join(text for _, text in turns)}
-        elif turns[0][0] == DOCUMENT:
-            raise UserError("documents are no conversations", expected="--format text")
-        else:
-            made = {"messages": [{"role": ROLE_NAMES[role], "content": text} for role, text in turns]}
-        file.write(json.dumps(made, ensure_ascii=False) + "\n")
-    return count
+class TextWorker:
+    """Turns one block into the text of its records."""
+
+    def __init__(self, check: RecordChecker, format: str) -> None:
+        self.check = check
+        self.format = format
+
+    def __call__(self, block: Block) -> Texts:
+        records = self.check(block)
+        if self.format != "text" and (records.batch.roles == DOCUMENT).any():
+            raise UserError("documents are no conversations", file=block.file, expected="--format text")
+        write = {"conversation": _conversation, "messages": _messages, "text": _text}[self.format]
+        made = [write(turns) for turns in to_turns(records.batch)]
+        return Texts(made, records.counts, records.rejects, block.size)
+
+
+# JSON as json.dumps(..., ensure_ascii=False) writes it; of its encoder only the strings are compiled with indent=2.
+def _conversation(turns: Turns) -> str:
+    """What follows the id in a record of the list, as with indent=2."""
+    said = ",".join(
+        f'\n      {{\n        "from": "{_SHAREGPT_ROLES[role]}",\n        "value": {encode_basestring(text)}\n      }}'
+        for role, text in turns
+    )
+    return f'\n    "conversations": [{said}\n    ]\n  }}'
+
+
+def _messages(turns: Turns) -> str:
+    said = ", ".join(f'{{"role": "{ROLE_NAMES[role]}", "content": {encode_basestring(text)}}}' for role, text in turns)
+    return f'{{"messages": [{said}]}}\n'
+
+
+def _text(turns: Turns) -> str:
+    joined = "\n".join(text for _, text in turns)
+    return f'{{"text": {encode_basestring(joined)}}}\n'

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 
-from common.data.blocks import Block, scan_elements
+from common.data import json_array
+from common.data.block import RECORD_BYTES, TOO_LONG, Block
 from common.data.layouts import Layout, RecordError, Turns
 from common.data.records import DOCUMENT, Batch, Problem, documents, from_turns
 from common.errors import UserError
@@ -36,6 +37,9 @@ class Parsed:
 
 def parse(block: Block, layout: Layout) -> Parsed:
     """The records of `block`. A malformed record is in `problems`, never in the batch and never silently gone."""
+    if block.kind == TOO_LONG:
+        problem = Problem(0, "the record is too long", expected=f"at most {RECORD_BYTES:,} bytes")
+        return Parsed(from_turns([], []), [problem], 1, 0, lambda: np.array([block.first_line]))
     if block.kind == "text":
         return _parse_text(block, layout)
     table = block.table if block.kind == "table" else _read_json(block, layout)
@@ -129,7 +133,7 @@ def _pieces(block: Block) -> Iterator[bytes]:
         yield from (line for line in block.data.split(b"\n") if line.strip())
         return
     start = 0
-    for end in scan_elements(block.data).ends.tolist():
+    for end in json_array.scan(block.data).ends.tolist():
         yield block.data[start:end].strip()
         start = end
 
@@ -166,7 +170,7 @@ def line_numbers(block: Block) -> npt.NDArray[np.int64]:
     if block.kind == "lines":
         used = [number for number, line in enumerate(block.data.split(b"\n")) if line.strip()]
         return np.asarray(used, dtype=np.int64) + block.first_line
-    ends = scan_elements(block.data).ends[:-1]
+    ends = json_array.scan(block.data).ends[:-1]
     starts = [0, *ends.tolist()]
     raw = np.frombuffer(block.data, dtype=np.uint8)
     # A record begins after the white space that follows the one before it.

@@ -6,19 +6,15 @@ order of the file, so the output is the same for any number of workers.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from common.data import blocks, files
-from common.data.blocks import Block
+from common.data import blocks, files, tables
+from common.data.block import Block
 from common.data.checked import CheckedRecords, RecordChecker
 from common.data.layouts import Layout
 from common.data.lengths import fit, masked
@@ -26,10 +22,11 @@ from common.data.options import Options
 from common.data.rejects import Counts, Reject
 from common.data.sources import Probe
 from common.data.tokens import Renderer, TokenRows
+from common.data.workers import default_workers
 from common.errors import UserError
 
-T = TypeVar("T")
-S = TypeVar("S")
+_LARGE = 16 * 2**20  # bytes
+_PACKED = 5  # how many times larger text is than the archive it came from, about
 
 
 @dataclass
@@ -45,9 +42,8 @@ class Chunk:
 class TokenWorker:
     """Turns one block into a chunk of token rows no longer than the options allow."""
 
-    def __init__(self, options: Options, layout: Layout, renderer: Renderer, *, alone: bool) -> None:
+    def __init__(self, options: Options, layout: Layout, renderer: Renderer) -> None:
         self.options = options
-        self.alone = alone
         self.renderer = renderer
         self.check = RecordChecker(
             layout, on_error=options.on_error, odd_turns=options.odd_turns, system=options.system
@@ -55,8 +51,7 @@ class TokenWorker:
 
     def __call__(self, block: Block) -> Chunk:
         records = self.check(block)
-        # Where blocks run side by side the tokenizer keeps to its thread; alone it may use every core.
-        rows = self.renderer.render(records.batch, parallel=None if self.alone else False)
+        rows = self.renderer.render(records.batch)
         if self.options.packing != "concat":  # that cuts long documents itself, and loses nothing
             long_rows = rows
             rows, dropped, cut = fit(rows, self.options.max_length, self.options.on_long)
@@ -67,8 +62,7 @@ class TokenWorker:
         if nothing.any():
             records.drop(rows.source[nothing], "no trained token left")
             rows = rows.select(~nothing)
-        size = len(block.data) if block.table is None else block.table.nbytes
-        return Chunk(rows, records.counts, records.rejects, size)
+        return Chunk(dataclasses.replace(rows, rounds=None), records.counts, records.rejects, block.size)
 
     def _long(self, records: CheckedRecords, rows: TokenRows, dropped: npt.NDArray[np.bool_]) -> None:
         if self.options.on_long == "stop":
@@ -86,44 +80,25 @@ class TokenWorker:
 
 def read_blocks(probe: Probe) -> Iterator[Block]:
     """All blocks of all files of an input; each file must be of the form of its own content."""
-    columns = probe.make_layout().schema().names
+    layout = probe.make_layout()
+    columns = layout.schema().names
     for path in probe.files:
         file = files.recognise(path)
         wanted = _present(file, columns) if file.form in ("parquet", "arrow") else None
-        yield from blocks.read(file, columns=wanted)
+        yield from blocks.read(file, columns=wanted, by_line=layout.name == "lines")
 
 
 def _present(file: files.InputFile, columns: list[str]) -> list[str]:
-    names = blocks.column_names(file.path, file.form)
+    names = tables.column_names(file.path, file.form)
     return [name for name in columns if name in names]
 
 
-def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
-    """work(item) of every item, in their order, `workers` at a time; at most that many more are held."""
-    if workers <= 1:
-        for item in items:
-            yield work(item)
-        return
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def is_large(probe: Probe) -> bool:
+    """Whether an input is worth the start of several processes and of the tokenizer's engine for large inputs."""
+    stored = sum(path.stat().st_size for path in probe.files)
+    return stored * (_PACKED if probe.compression or probe.form == "parquet" else 1) > _LARGE
 
 
-def default_workers() -> int:
-    """As many as the machine has for this process, at most four: more only wait for the writer."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 4)
-
-
-def input_bytes(paths: Iterable[Path]) -> int:
-    """The size of the files as they are stored."""
-    return sum(path.stat().st_size for path in paths)
+def number_of_workers(asked: int, probe: Probe) -> int:
+    """How many processes take the blocks of an input where `asked` are asked for; 0 leaves it to the input."""
+    return asked or (default_workers() if is_large(probe) else 1)

@@ -19,9 +19,8 @@ from common.data.packing import PackedRows, Packer, unpacked
 from common.data.pipeline import (
     Chunk,
     TokenWorker,
-    default_workers,
-    in_order,
-    input_bytes,
+    is_large,
+    number_of_workers,
     read_blocks,
 )
 from common.data.prompts import PromptWriter
@@ -29,13 +28,12 @@ from common.data.rejects import Counts, describe, write_rejects
 from common.data.row_writer import JsonlWriter, RowWriter
 from common.data.sources import Probe
 from common.data.tokens import IGNORE, Renderer, TokenRows
+from common.data.workers import in_order
 from common.errors import UserError
 from common.files import whole_directory, write_json
 from common.tokenizer import Tokenizer, load
 
 Progress = Callable[[int, int], None]  # bytes read, tokens made since the last call
-
-_LARGE_INPUT = 16 * 2**20
 
 
 def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def prepare(options: Options, progress: Progress | None = None) -> dict[str, Any
         eval_probe = sources.probe(sources.local(options.eval_input), options.source, options.columns)
     tokenizer = load(options.tokenizer)
     template = templates.get(options.template)
-    if input_bytes(train.files) > _LARGE_INPUT or any(p.suffix in (".gz", ".zst", ".parquet") for p in train.files):
+    if is_large(train):
         tokenizer.prepare_large()  # before anything is encoded, so that the small engine is not loaded as well
     renderer = Renderer(template, tokenizer, loss_on=options.loss_on)
     with whole_directory(options.output) as folder:
@@ -120,9 +118,8 @@ class _Run:
 
     def _chunks(self, probe: Probe, counts: Counts) -> Iterator[Chunk]:
         options = self.options
-        workers = options.workers or default_workers()
-        work = TokenWorker(options, probe.make_layout(), self.renderer, alone=workers == 1)
-        for chunk in in_order(read_blocks(probe), work, workers):
+        work = TokenWorker(options, probe.make_layout(), self.renderer)
+        for chunk in in_order(read_blocks(probe), work, number_of_workers(options.workers, probe)):
             counts.add(chunk.counts)
             write_rejects(self.rejects, chunk.rejects)
             yield chunk

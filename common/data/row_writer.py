@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from common.data.packing import PackedRows
-from common.data.tokens import IGNORE
+from common.data.tokens import IGNORE, ragged
 from common.tokenizer import Tokenizer
 
 
@@ -65,21 +65,39 @@ class JsonlWriter(RowWriter):
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         super().__init__(folder)
-        self._tokenizer = tokenizer
         self._file = open(folder / "rows.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        known = {rank: token for token, rank in tokenizer.vocabulary.ranks.items()}
+        known |= {number: name.encode() for name, number in tokenizer.special.items()}
+        tokens = [known.get(number, b"") for number in range(tokenizer.vocabulary_size)]
+        self._bytes = np.frombuffer(b"".join(tokens), dtype=np.uint8)
+        self._lengths = np.array([len(token) for token in tokens])
+        self._starts = np.cumsum(self._lengths) - self._lengths
 
     def write(self, rows: PackedRows) -> None:
-        for start, stop in zip(rows.offsets[:-1].tolist(), rows.offsets[1:].tolist(), strict=True):
-            labels = rows.labels[start:stop]
-            changes = np.flatnonzero(np.diff(labels != IGNORE) | (rows.positions[start + 1 : stop] == 0)) + 1
-            parts: list[dict[str, Any]] = []
-            for a, b in zip([0, *changes.tolist()], [*changes.tolist(), stop - start], strict=True):
-                text = self._tokenizer.decode(rows.ids[start + a : start + b])
-                part = {"trained": bool(labels[a] != IGNORE), "tokens": b - a, "text": text}
-                if rows.positions[start + a] == 0:
-                    part["begins_document"] = True
-                parts.append(part)
-            self._file.write(json.dumps({"tokens": stop - start, "parts": parts}, ensure_ascii=False) + "\n")
+        lengths = self._lengths[rows.ids]
+        text = self._bytes[ragged(self._starts[rows.ids], lengths)].tobytes()
+        text_ends = np.concatenate(([0], np.cumsum(lengths)))
+        trained = rows.labels != IGNORE
+        begins = rows.positions == 0
+        starts = begins | (np.diff(trained, prepend=trained[:1]) != 0)
+        parts = np.flatnonzero(starts)
+        ends = np.append(parts[1:], len(rows.ids))
+        part_of_row = np.searchsorted(parts, rows.offsets)
+        made = [
+            {"trained": is_trained, "tokens": tokens, "text": text[a:b].decode("utf-8", "replace")}
+            | ({"begins_document": True} if first else {})
+            for is_trained, tokens, first, a, b in zip(
+                trained[parts].tolist(),
+                (ends - parts).tolist(),
+                begins[parts].tolist(),
+                text_ends[parts].tolist(),
+                text_ends[ends].tolist(),
+                strict=True,
+            )
+        ]
+        sizes = np.diff(rows.offsets).tolist()
+        for size, (a, b) in zip(sizes, itertools.pairwise(part_of_row.tolist()), strict=True):
+            self._file.write(json.dumps({"tokens": size, "parts": made[a:b]}, ensure_ascii=False) + "\n")
         self.count(rows)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data import blocks, files
+from common.data.block import Block
 from common.data.files import InputFile
 from common.data.layouts import LAYOUTS, Layout, Messages
 from common.data.parse import values
@@ -97,7 +98,7 @@ def _first_record(file: InputFile) -> dict[str, Any] | None:
     raise UserError("a record is not an object", file=file.path, line=block.first_line, found=repr(value)[:60])
 
 
-def _first_block(file: InputFile) -> blocks.Block:
+def _first_block(file: InputFile) -> Block:
     for block in blocks.read(file, _PROBE_BYTES):
         if block.table is None or len(block.table):
             return block

@@ -142,7 +142,7 @@ class Renderer:
         pieces = self.template.generation_prompt
         return "".join(p.name if isinstance(p, Special) else p.text for p in pieces if not isinstance(p, Content))
 
-    def render(self, batch: Batch, *, parallel: bool | None = None) -> TokenRows:
+    def render(self, batch: Batch) -> TokenRows:
         """The token rows of `batch`, whose rows have passed `records.check`. Nothing is cut here."""
         if self.template.default_system is not None:
             batch = batch.with_system(self.template.default_system)
@@ -175,7 +175,7 @@ class Renderer:
                 else:
                     number[at] = len(constants)
                     constants.append(slot.ids)
-        return self._assemble(batch, roles, slots, kind, number, trained, constants, texts, parallel)
+        return self._assemble(batch, roles, slots, kind, number, trained, constants, texts)
 
     def _assemble(
         self,
@@ -187,10 +187,9 @@ class Renderer:
         trained: npt.NDArray[np.bool_],
         constants: list[npt.NDArray[np.int32]],
         texts: list[pa.StringArray],
-        parallel: bool | None,
     ) -> TokenRows:
         _, text_offsets, data = string_buffers(pa.concat_arrays(texts) if texts else pa.nulls(0, pa.string()))
-        encoded = self.tokenizer.encode_utf8(data, text_offsets, parallel=parallel)
+        encoded = self.tokenizer.encode_utf8(data, text_offsets, parallel=False)
         pool = np.concatenate([*constants, encoded.ids])
         constant_lengths = np.array([len(c) for c in constants])
         constant_starts = np.cumsum(constant_lengths) - constant_lengths

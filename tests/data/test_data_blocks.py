@@ -12,7 +12,8 @@ from data_support import problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data import blocks, files
+from common.data import blocks, files, json_array
+from common.data.block import Block
 from common.errors import UserError
 
 values = st.recursive(
@@ -25,11 +26,11 @@ styles = st.sampled_from([{"indent": 2}, {"indent": None}, {"separators": (",", 
 
 
 def elements(data: bytes) -> list[object]:
-    ends = blocks.scan_elements(data).ends.tolist()
+    ends = json_array.scan(data).ends.tolist()
     return [json.loads(data[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def read(path: Path, size: int) -> list[blocks.Block]:
+def read(path: Path, size: int) -> list[Block]:
     return list(blocks.read(files.recognise(path), size))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from common.data import layouts, parse, records, sources
-from common.data.blocks import Block
+from common.data.block import Block
 from common.data.records import ASSISTANT, SYSTEM, USER
 
 

@@ -1,0 +1,157 @@
+"""Worker processes: the order of the input, one message for whatever goes wrong, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from data_support import CONVERSATIONS, as_messages, command, run, write_jsonl
+
+from common.data import workers
+from common.data.prepare import Options, prepare
+from common.data.workers import in_order
+from common.errors import RunError, UserError
+
+GOOD = json.dumps(as_messages(CONVERSATIONS[0])) + "\n"
+
+
+def uneven(item: int) -> tuple[int, int]:
+    if item % 3 == 0:
+        sum(range(200_000))  # later than its neighbours
+    return item, os.getpid()
+
+
+def refuse_seven(item: int) -> int:
+    if item == 7:
+        raise UserError("seven", file="a.jsonl", line=7, found="7")
+    return item
+
+
+def die_at_seven(item: int) -> int:
+    if item == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    made = list(in_order(range(50), uneven, 3))
+    assert [item for item, _ in made] == list(range(50))
+    processes = {process for _, process in made}
+    assert os.getpid() not in processes and len(processes) > 1
+
+
+def test_what_stands_first_is_told_first() -> None:
+    """An error of the reading is known before the work on what stands before it is done."""
+
+    def items() -> Iterator[int]:
+        yield from range(8)
+        raise UserError("the archive is damaged")
+
+    for count in (1, 2):
+        with pytest.raises(UserError, match="seven") as raised:
+            list(in_order(items(), refuse_seven, count))
+        assert (raised.value.file, raised.value.line, raised.value.found) == (Path("a.jsonl"), 7, "7")
+        taken = []
+        with pytest.raises(UserError, match="damaged"):
+            taken.extend(in_order(items(), uneven, count))
+
+
+def test_a_killed_worker_is_one_message() -> None:
+    with pytest.raises(RunError, match="a worker process was killed"):
+        list(in_order(range(20), die_at_seven, 2))
+
+
+def test_workers_that_are_started_anew_do_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where processes cannot be forked."""
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(conversation) for conversation in CONVERSATIONS])
+    run(path, tmp_path / "one", workers=1)
+    monkeypatch.setattr(workers, "START_METHOD", "spawn")
+    run(path, tmp_path / "two", workers=2)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()
+    }
+
+
+@pytest.mark.parametrize("form", ["conversation", "messages", "text"])
+def test_convert_writes_the_same_with_any_number_of_workers(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.data import blocks
+
+    source = write_jsonl(tmp_path / "a.jsonl", [as_messages(c) for c in CONVERSATIONS] * 50)
+    monkeypatch.setattr(blocks.read, "__defaults__", (3000, None))
+    for count in (1, 3):
+        given = ("--input", source, "--format", form, "--workers", count, "--output", tmp_path / f"out{count}")
+        assert command("convert", *given) == 0
+    assert (tmp_path / "out1").read_bytes() == (tmp_path / "out3").read_bytes()
+
+
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: object, what: str, seconds: int = 120) -> None:
+    assert callable(condition)
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, what
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "large.jsonl"
+    path.write_text(GOOD * (60_000_000 // len(GOOD)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", ["interrupt", "worker", "kill"])
+def test_a_command_that_is_ended_leaves_nothing(large: Path, tmp_path: Path, how: str) -> None:
+    out = tmp_path / "out"
+    words = ["prepare", "--input", str(large), "--tokenizer", "tiny", "--template", "llama3", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "common.data", *words, "--output", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: (tmp_path / "out.partial" / "shard-00000.arrow").exists() or process.poll() is not None, "no output")
+    workers = children(process.pid)
+    assert len(workers) == 2
+    if how == "interrupt":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(workers[0] if how == "worker" else process.pid, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    until(lambda: not any(running(worker) for worker in workers), "a worker lives on")
+    if how != "kill":
+        assert process.returncode == (130 if how == "interrupt" else 1)
+        message = "error: interrupted\n" if how == "interrupt" else "error: a worker process was killed\n"
+        assert said.startswith(message) and "Traceback" not in said
+        assert [path.name for path in tmp_path.iterdir()] == ["large.jsonl"]
+    assert not out.exists()
+
+
+def test_an_error_in_a_worker_is_told_as_it_is(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(CONVERSATIONS[0]), {"messages": []}])
+    for count in (1, 2):
+        options = Options(str(path), tmp_path / "out", "tiny", "llama3", workers=count)
+        with pytest.raises(UserError, match=r"a\.jsonl:2: 'messages' is empty"):
+            prepare(options)
+    assert not (tmp_path / "out").exists()
