@@ -74,7 +74,8 @@ def scan(data: bytes, place: Place = Place()) -> Scan:
     end_of_array = None
     if len(closed):
         end_of_array = int(at[closed[0]])
-        at, what, change, depth = (each[: closed[0]] for each in (at, what, change, depth))
+        within = slice(0, int(closed[0]))
+        at, what, change, depth = at[within], what[within], change[within], depth[within]
     top = depth == 0
     now = Place(int(depth[-1]) if len(depth) else place.depth, in_string, bool(escaped[len(raw)]))
     return Scan(at[top & (change < 0)] + 1, at[top & (what == _COMMA)], end_of_array, now)
