@@ -44,16 +44,19 @@ def _lines(file: InputFile, size: int, kind: str, end: re.Pattern[bytes]) -> Ite
     line = 1
     lost = False  # within a record that is too long
     for block in file.blocks(size):
+        if rest and end is _BLANK_LINE:  # it may lie across two reads
+            last = rest.pop()
+            at = max(last.rfind(b"\n"), 0)
+            rest, block, held = [*rest, last[:at]], last[at:] + block, held - len(last) + at
         if lost:
             block = b"".join([*rest, block])
             match = end.search(block)
-            cut = match.end() if match else max(block.rfind(b"\n"), 0)
+            cut = match.end() if match else block.rfind(b"\n") % (len(block) + 1)  # all of it where there is none
             line += block.count(b"\n", 0, cut)
-            rest = [block[cut:]] if cut else []
-            held = len(block) - cut if cut else 0
-            if match is None:
+            block, rest, held, lost = block[cut:], [], 0, match is None
+            if lost:
+                rest, held = [block], len(block)
                 continue
-            block, rest, held, lost = block[cut:], [], 0, False
         cut = _after_last(end, block)
         if cut == 0:
             rest.append(block)
@@ -65,7 +68,7 @@ def _lines(file: InputFile, size: int, kind: str, end: re.Pattern[bytes]) -> Ite
         data = b"".join([*rest, block[:cut]])
         rest = [block[cut:]]
         held = len(block) - cut
-        if len(data) > RECORD_BYTES and (first := end.search(data)) and first.end() > RECORD_BYTES:
+        if len(data) > RECORD_BYTES and (first := end.search(data)) and first.start() > RECORD_BYTES:
             yield Block(file.path, TOO_LONG, b"", line)
             line += data.count(b"\n", 0, first.end())
             data = data[first.end() :]
@@ -83,7 +86,7 @@ def _after_last(end: re.Pattern[bytes], block: bytes) -> int:
         return block.rfind(b"\n") + 1
     stop = block.rfind(b"\n")
     while (start := block.rfind(b"\n", 0, max(stop, 0))) >= 0:
-        if not block[start:stop].strip(b" \t\r"):
+        if not block[start + 1 : stop].strip(b" \t\r"):
             return stop + 1
         stop = start
     return 0

@@ -135,16 +135,16 @@ class _Array:
         closing = found.end_of_array
         if closing is None and not len(found.ends):
             self._hold(block, found.commas)
-            if self._held > RECORD_BYTES:
-                yield self._too_long(b"".join(self.parts))
+            if self._held > RECORD_BYTES and _is_too_long(data := b"".join(self.parts)):
+                yield self._too_long(data)
                 self._lost = True
             return
         end = closing if closing is not None else int(found.ends[-1])
         data = b"".join([*self.parts, block[:end]])
         commas = np.concatenate([*self._commas, found.commas[found.commas < end] + self._held])
         ends = found.ends + self._held
-        if len(ends) and ends[0] > RECORD_BYTES and len(data[: ends[0]].lstrip(_BETWEEN)) > RECORD_BYTES:
-            first = int(ends[0])
+        first = int(ends[0]) if len(ends) else 0
+        if first > RECORD_BYTES and _is_too_long(data[:first]):
             yield self._too_long(data[:first])
             data, ends, commas = data[first:], ends[1:] - first, commas[commas >= first] - first
         if len(ends):
@@ -196,6 +196,10 @@ class _Array:
             between = "one comma between two records"
             raise UserError("the JSON array is damaged", file=self.path, line=line, found="','", expected=between)
         raise UserError("not a record", file=self.path, line=line, found=repr(rest[:40]), expected="a JSON object")
+
+
+def _is_too_long(data: bytes) -> bool:
+    return len(data.lstrip(_BETWEEN)) > RECORD_BYTES
 
 
 def _after_bracket(data: bytes) -> int | None:

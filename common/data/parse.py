@@ -37,12 +37,9 @@ class Parsed:
 
 def parse(block: Block, layout: Layout) -> Parsed:
     """The records of `block`. A malformed record is in `problems`, never in the batch and never silently gone."""
-    if block.kind == TOO_LONG:
-        problem = Problem(0, "the record is too long", expected=f"at most {RECORD_BYTES:,} bytes")
-        return Parsed(from_turns([], []), [problem], 1, 0, lambda: np.array([block.first_line]))
     if block.kind == "text":
         return _parse_text(block, layout)
-    table = block.table if block.kind == "table" else _read_json(block, layout)
+    table = block.table if block.data == b"" else _read_json(block, layout)
     batch = None if table is None else layout.columns(table)
     if batch is None:
         return _record_by_record(block, layout)
@@ -101,6 +98,9 @@ def values(block: Block, layout: Layout) -> Iterator[Any]:
     if block.table is not None:
         yield from block.table.to_pylist()
         return
+    if block.kind == TOO_LONG:
+        yield RecordError("the record is too long", expected=f"at most {RECORD_BYTES:,} bytes")
+        return
     relevant = _field_names(layout.schema())
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _object(pairs, relevant))
     for line in _pieces(block):
@@ -117,7 +117,7 @@ def values(block: Block, layout: Layout) -> Iterator[Any]:
             yield RecordError("JSON nested too deeply", expected=f"a record of the layout {layout.name}")
         except ValueError as error:
             found = _around(text, getattr(error, "pos", 0))
-            what = getattr(error, "msg", str(error))
+            what = getattr(error, "msg", str(error)).removesuffix(" at")
             yield RecordError(f"not JSON: {what[:1].lower()}{what[1:]}", found, "one JSON object")
 
 
@@ -167,6 +167,8 @@ def line_numbers(block: Block) -> npt.NDArray[np.int64]:
     """Where every record of the block stands: its line in the file, or in a table its row, counted from 1."""
     if block.table is not None:
         return np.arange(len(block.table)) + block.first_row + 1
+    if block.kind == TOO_LONG:
+        return np.array([block.first_line])
     if block.kind == "lines":
         used = [number for number, line in enumerate(block.data.split(b"\n")) if line.strip()]
         return np.asarray(used, dtype=np.int64) + block.first_line

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from common.data import blocks, files
-from common.data.block import Block
+from common.data.block import TOO_LONG, Block
 from common.data.files import InputFile
-from common.data.layouts import LAYOUTS, Layout, Messages
+from common.data.layouts import LAYOUTS, Layout, Messages, RecordError
 from common.data.parse import values
 from common.errors import UserError, did_you_mean
 
@@ -79,31 +79,38 @@ def local(location: str) -> Path | str:
 
 
 def _first_record(file: InputFile) -> dict[str, Any] | None:
-    """The first record as it stands in the file; None for plain text."""
-    if file.form == "text":
-        _first_block(file)
-        return None
-    block = _first_block(file)
-    if block.table is not None:
-        return {
-            name: column[0].as_py() for name, column in zip(block.table.schema.names, block.table.columns, strict=True)
-        }
-    layout = LAYOUTS["text"]()
-    value = next(values(block, layout), None)
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, Exception):
-        found = getattr(value, "found", None)
-        raise UserError(str(value), file=file.path, line=block.first_line, found=found, expected="a JSON object")
-    raise UserError("a record is not an object", file=file.path, line=block.first_line, found=repr(value)[:60])
+    """The first record that can be read, as it stands in the file; None for plain text.
 
-
-def _first_block(file: InputFile) -> Block:
+    Malformed ones before it are for the reading to judge. Raises UserError where the first block holds nothing else.
+    """
+    too_long = None
     for block in blocks.read(file, _PROBE_BYTES):
-        if block.table is None or len(block.table):
-            return block
+        if block.kind == "text":
+            return None
+        if block.table is not None:
+            if len(block.table):
+                columns = zip(block.table.schema.names, block.table.columns, strict=True)
+                return {name: column[0].as_py() for name, column in columns}
+            continue
+        read = list(values(block, LAYOUTS["text"]()))
+        record = next((value for value in read if isinstance(value, dict)), None)
+        if record is not None:
+            return record
+        if block.kind != TOO_LONG:
+            raise _no_object(read[0], block)
+        too_long = too_long or _no_object(read[0], block)
     found = "an empty list" if file.form == "json" else None
-    raise UserError("the file holds no record", file=file.path, found=found)
+    raise too_long or UserError("the file holds no record", file=file.path, found=found)
+
+
+def _no_object(value: Any, block: Block) -> UserError:
+    """What is wrong with a first record that is no object."""
+    expected = "a JSON array of objects, or one object a line"
+    if not isinstance(value, RecordError):
+        value = RecordError("a record is not an object", f"{type(value).__name__} {str(value)[:60]}", expected)
+    elif value.problem.startswith("not JSON"):
+        value.expected = expected
+    return UserError(value.problem, file=block.file, line=block.first_line, found=value.found, expected=value.expected)
 
 
 def _recognise(record: Mapping[str, Any], names: Mapping[str, str], file: InputFile) -> str:

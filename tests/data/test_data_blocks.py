@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import zstandard
 from data_support import problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from common.data import blocks, files, json_array
-from common.data.block import Block
+from common.data import blocks, files, json_array, tables
+from common.data.block import TOO_LONG, Block
 from common.errors import UserError
 
 values = st.recursive(
@@ -162,3 +166,86 @@ def test_a_saved_dataset_gives_one_split(tmp_path: Path) -> None:
         files.find(tmp_path / "d")
     (only,) = files.find(f"{tmp_path / 'd'}@test")
     assert [len(block.table or []) for block in read(only, 100)] == [1]
+
+
+@pytest.fixture
+def short_records(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The longest record that is read, in bytes."""
+    for module in (blocks, json_array):
+        monkeypatch.setattr(module, "RECORD_BYTES", 40)
+    return 40
+
+
+@pytest.mark.parametrize("form", ["a.jsonl", "a.json", "b.json", "a.txt", "lines.txt"])
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_of_a_record_that_is_too_long_only_its_place_is_kept(
+    tmp_path: Path, short_records: int, form: str, size: int
+) -> None:
+    """One more byte than the limit is too much, wherever the reads end; what stands around it stays."""
+    path = tmp_path / form
+    texts = ["one", "x" * (short_records - 8), "y" * (short_records + 1), "two", "z" * 500, "three"]
+    if form.endswith(".txt"):
+        content, lines = ("\n" if form == "lines.txt" else "\n\n").join(texts), [3, 5]
+        if form == "a.txt":
+            lines = [5, 9]
+    else:
+        records = [json.dumps({"t": text}, separators=(",", ":")) for text in texts]
+        assert len(records[1]) == short_records  # the longest that is read
+        content, lines = "\n".join(records) + "\n", [3, 5]
+        if form == "a.json":
+            content = "[" + ",\n".join(records) + "]"
+        elif form == "b.json":
+            content, lines = "[" + ", ".join(records) + "]", [1, 1]  # an array on one line
+    path.write_text(content, encoding="utf-8")
+    found = list(blocks.read(files.recognise(path), size, by_line=form == "lines.txt"))
+    assert [block.first_line for block in found if block.kind == TOO_LONG] == lines
+    kept = b"".join(block.data for block in found).decode()
+    left = [text for text in ("one", "x" * 9, "yy", "two", "zz", "three") if text in kept]
+    assert left == ["one", "x" * 9, "two", "three"]
+    assert max(len(block.data) for block in found) <= 2 * short_records
+
+
+def test_plain_text_without_blank_lines_is_read_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a line\n" * 5000, encoding="utf-8")
+    found = list(blocks.read(files.recognise(path), 1000, by_line=True))
+    assert len(found) > 30 and b"".join(block.data for block in found) == path.read_bytes()
+    for block in found:
+        assert block.data.endswith(b"a line\n")
+
+
+@pytest.mark.parametrize("after", ["\n[{}]", " x", "\n{}"])
+def test_what_follows_an_array_is_refused(tmp_path: Path, after: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1},\n{"a": 2}]' + after, encoding="utf-8")
+    for size in (3, 1000):
+        error = problem(lambda size=size: read(path, size))
+        assert "more follows" in str(error) and error.line == 2
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1} 5]', '[{"a": 1}, 5]', '["a", "b"]', "[1, 2]"])
+def test_what_is_no_object_in_an_array_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    for size in (2, 1000):
+        problem(lambda size=size: read(path, size))
+
+
+@pytest.mark.parametrize("form", ["parquet", "stream", "file"])
+def test_tables_come_in_small_pieces(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    table = pa.table({"text": [f"row {i} " + "x" * 1000 for i in range(3000)], "other": range(3000)})
+    if form == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with (pa.ipc.new_stream if form == "stream" else pa.ipc.new_file)(str(path), table.schema) as writer:
+            writer.write_table(table)
+    monkeypatch.setattr(tables, "TABLE_BYTES", 100_000)
+    found = list(blocks.read(files.recognise(path), columns=["text"]))
+    assert len(found) > 20 and max(block.size for block in found) < 200_000
+    assert [text for block in found for text in block.table.column(0).to_pylist()] == table.column(0).to_pylist()
+    assert [block.first_row for block in found] == [0, *np.cumsum([len(block.table) for block in found])[:-1]]
+    piece = found[3]
+    sent = pickle.dumps(piece)
+    assert len(sent) < piece.size + 10_000  # not all of what it is a slice of
+    assert pickle.loads(sent).table.equals(piece.table)

@@ -357,3 +357,22 @@ def test_an_empty_message_is_malformed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jsonl:2: an empty message of the assistant"):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+BAD_FIRST = [b"not JSON\n", b'{"messages": []}\n', b"5\n", b'{"messages": [{"role": "user", "content": "' + b"x" * 2000]
+
+
+@pytest.mark.parametrize("first", BAD_FIRST, ids=["text", "empty", "number", "long"])
+def test_a_malformed_first_record_is_one_like_the_others(
+    tmp_path: Path, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.data import blocks
+
+    monkeypatch.setattr(blocks, "RECORD_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(first.rstrip() + b"\n" + line(GOOD[0]))
+    error = problem(lambda: run(path, tmp_path / "out"))
+    assert error.line == 1 and "--on-error skip" in str(error)
+    meta = run(path, tmp_path / "out", on_error="skip")
+    assert meta["train"]["records"] == 2 and meta["train"]["dropped"] == {"malformed": 1}
+    assert json.loads((tmp_path / "out/rejects.jsonl").read_text())["line"] == 1
