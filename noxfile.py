@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 from common import environment, plan, recipe  # noqa: E402
 
 CHECKS = ("ruff==0.17.5", "mypy==2.4.1")
-TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0")
+TESTS = ("pytest==9.2.0", "hypothesis==6.170.15", "pytest-timeout==2.4.0", "pytest-xdist==3.8.0")
+AT_ONCE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")  # a file's tests share what they made
 # What only tests compare with: ModelScope's client, the contest's word splitter, Kubeflow's models of a TrainJob
 COMPARED_WITH = ("modelscope==1.40.2", "jieba==0.42.1", "kubeflow-trainer-api==2.3.0")
 RECIPES = [folder.name for folder in recipe.folders()]
@@ -45,7 +46,7 @@ def tests(session: nox.Session) -> None:
     session.install("-r", "requirements.txt", *TESTS, *COMPARED_WITH)
     torch, mindspore = (python_of(session, name) for name in ("fsdp_qlora_70b", "mindformers_ascend"))
     variables = {"LLAMA3_TORCH_PYTHON": torch, "LLAMA3_MINDSPORE_PYTHON": mindspore}
-    session.run("python", "-m", "pytest", "tests", *session.posargs, env=variables)
+    session.run("python", "-m", "pytest", "tests", *(session.posargs or AT_ONCE), env=variables)
     if session.posargs:
         return
     if torch:
