@@ -2,51 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import ROOT, RUN_SH, run_sh
-
-
-def start(output: Path) -> subprocess.Popen[str]:
-    """run.sh in a process group of its own, as a terminal starts it."""
-    return subprocess.Popen(
-        ["bash", str(RUN_SH), "--output", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def wait_until_nobody_works_in(output: Path) -> None:
-    """Workers left behind would go on writing beside the run that replaces theirs."""
-    deadline = time.monotonic() + 60
-    while at_work := [line for line in command_lines() if str(output) in line]:
-        assert time.monotonic() < deadline, at_work
-        time.sleep(0.1)
-
-
-def command_lines() -> list[str]:
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found.append(file.read_text(errors="replace"))
-    return found
+from conftest import ROOT, run_sh
+from recipe_runs import interrupt, kill, wait_until
 
 
 def rows(output: Path) -> int:
@@ -70,11 +32,9 @@ def test_killed_at_any_stage_it_ends_in_the_same_bytes(run: Path, tmp_path: Path
         lambda: (output / "evaluate.partial").exists(),
     ]
     for moment in moments:
-        process = start(output)
+        process = run_sh.start(output)
         wait_until(process, moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        wait_until_nobody_works_in(output)
+        kill(process, output)
     last = run_sh("--output", output)
     assert last.returncode == 0, last.stdout + last.stderr
     assert bytes_of(output, "adapter") == bytes_of(run, "adapter")
@@ -86,13 +46,9 @@ def test_killed_at_any_stage_it_ends_in_the_same_bytes(run: Path, tmp_path: Path
 def test_interrupted_it_says_how_to_go_on_and_more_steps_extend_it(run: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     shutil.copytree(run, output)
-    more = ["bash", str(RUN_SH), "--output", str(output), "--set", "train.max_steps=30", "--only", "train"]
-    process = subprocess.Popen(
-        more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    process = run_sh.start(output, "--set", "train.max_steps=30", "--only", "train")
     wait_until(process, lambda: rows(output) >= 20)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    said = process.communicate()[0]
+    said = interrupt(process)
     assert process.returncode == 130, said
     assert "goes on from the last checkpoint" in said and "Traceback" not in said
     done = run_sh("--output", output, "--set", "train.max_steps=22", "--only", "train")

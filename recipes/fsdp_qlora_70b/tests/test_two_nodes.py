@@ -5,27 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
-from conftest import RUN_SH
-from test_resume import bytes_of, rows, wait_until, wait_until_nobody_works_in
+from conftest import run_sh
+from recipe_runs import free_port, wait_until, wait_until_nobody_works_in
+from test_resume import bytes_of, rows
 
 
 def start(output: Path, port: int) -> list[subprocess.Popen[str]]:
     """run.sh on node 0 and on node 1, one process each."""
-    options = ["--output", str(output), "--nnodes", "2", "--nproc-per-node", "1", "--master-port", str(port)]
-    return [
-        subprocess.Popen(
-            ["bash", str(RUN_SH), *options, "--node-rank", str(rank)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        for rank in (0, 1)
-    ]
+    options = ["--nnodes", 2, "--nproc-per-node", 1, "--master-port", port]
+    return [run_sh.start(output, *options, "--node-rank", rank) for rank in (0, 1)]
 
 
 def end(nodes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
@@ -36,12 +27,6 @@ def end(nodes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
         for node in nodes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(node.pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 def workers(output: Path) -> dict[int, int]:

@@ -11,25 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_runs import RunSh
 
 RECIPE = Path(__file__).resolve().parent.parent
 ROOT = RECIPE.parent.parent
-RUN_SH = RECIPE / "run.sh"
 PATCHES = ["nnscaler.cpu", "nnscaler.newer_torch", "nnscaler.newer_transformers", "nnscaler.autodist_in_run"]
-sys.path[:0] = [str(RECIPE), str(ROOT)]
+sys.path.insert(0, str(RECIPE))
+run_sh = RunSh(RECIPE)
 
 needs_nnscaler = pytest.mark.skipif(
     importlib.util.find_spec("nnscaler") is None,
     reason="nnScaler is not installed: it is not on PyPI; let its repository be reached, or set NNSCALER_SOURCE",
 )
-
-
-def run_sh(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`bash run.sh ARGUMENTS`, with its output."""
-    command = ["bash", str(RUN_SH), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=900, env={**os.environ, **variables}
-    )
 
 
 def python(code: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -61,13 +54,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished smoke run with nothing given. NNSCALER_8B_RUN names one that is there already."""
-    if given := os.environ.get("NNSCALER_8B_RUN"):
-        return Path(given)
-    output = tmp_path_factory.mktemp("smoke") / "run"
-    done = run_sh("--output", output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output
+    """The directory of a finished smoke run with nothing given."""
+    return run_sh.smoke(tmp_path_factory.mktemp("smoke") / "run")
 
 
 TENSOR_PARALLEL = ["--set", "model.dtype=float32", "--set", "export.dtype=float32", "--set", "parallel.plugin=tp"]

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import RECIPE, ROOT, RUN_SH, needs_nnscaler, rows, run_sh, stages
+from conftest import RECIPE, ROOT, needs_nnscaler, rows, run_sh, stages
+from recipe_runs import kill, wait_until
 
 pytestmark = needs_nnscaler
 
 
 def kill_when(output: Path, steps: int) -> None:
     """Start run.sh and kill it, and all that it started, when so many steps are done."""
-    process = subprocess.Popen(
-        ["bash", str(RUN_SH), "--output", str(output)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 600
-    while len(rows(output)) < steps:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    while any(str(output) in line for line in command_lines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def command_lines() -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return listed.stdout.splitlines()
+    process = run_sh.start(output)
+    wait_until(process, lambda: len(rows(output)) >= steps)
+    kill(process, output)
 
 
 def test_resumed_at_the_middle_it_is_the_uninterrupted_run(run: Path, tmp_path: Path) -> None:
