@@ -41,7 +41,7 @@ def new(name: str, parent: str) -> list[Path]:
             if (text := _text(file)) is not None and (renamed := rename(text, source.name, name)) != text:
                 _write(file, renamed)
         file = partial / "recipe.yaml"
-        _write(file, _declared(file.read_text(encoding="utf-8"), f"{source.name} at {commit() or 'no commit'}"))
+        _write(file, _declared(file.read_text(encoding="utf-8"), f"{source.name} at {commit(source) or 'no commit'}"))
         recipe.read(partial)
     return documents.write(Tree(), lambda _: True)
 

@@ -39,16 +39,16 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def commit() -> str | None:
-    """The project's commit, with "+changes" when tracked files differ from it; None outside a checkout."""
+def commit(folder: Path | None = None) -> str | None:
+    """The project's commit, with "+changes" when files differ from it; None outside a checkout.
+
+    Files that are not tracked count where `folder` is given, and others than its own do not.
+    """
+    git = ["git", "-C", str(ROOT)]
+    changes = ["status", "--porcelain", *(["--", str(folder)] if folder else ["--untracked-files=no"])]
     try:
-        head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run(
-            ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, *changes], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")

@@ -45,8 +45,22 @@ def test_the_commit_of_the_parent_is_recorded(project: Path) -> None:
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    tools(project, "new", "mine", "--from", "example")
-    assert f"parent: example at {head}\n" in text(project / "recipes" / "mine" / "recipe.yaml")
+    for name in ("mine", "yours"):  # the first copy changes pages of the project, and not the parent
+        tools(project, "new", name, "--from", "example")
+        assert f"parent: example at {head}\n" in text(project / "recipes" / name / "recipe.yaml")
+    tools(project, "new", "theirs", "--from", "mine")
+    assert f"parent: mine at {head}+changes\n" in text(project / "recipes" / "theirs" / "recipe.yaml")
+
+
+def test_corrections_that_a_copy_shares_with_its_parent_stand_once(project: Path) -> None:
+    write(project / "docs" / "correctness.md", "<!-- generated: corrected -->\n<!-- end -->\n")
+    tools(project, "new", "a_copy", "--from", "example")
+    page = text(project / "docs" / "correctness.md")
+    assert page.count("It was wrong") == 1 and "| example | It was wrong" in page
+    file = project / "recipes" / "a_copy" / "recipe.yaml"
+    write(file, text(file).replace("It was wrong", "It was slow"))
+    tools(project, "lint", "--fix")
+    assert "| a_copy | It was slow" in text(project / "docs" / "correctness.md")
 
 
 def test_a_copy_of_a_copy_has_one_parent(project: Path) -> None:

@@ -184,15 +184,14 @@ def defects(recipe: Recipe) -> str:
 
 
 def corrected(found: Iterable[tuple[Path, Recipe]]) -> str:
-    """The defects of all originals, with the test that holds each correction."""
-    return table(
-        ["Recipe", "In the original", "Here", "Test"],
-        (
-            [folder.name, each.defect, each.correction, code(f"recipes/{folder.name}/{each.test}")]
-            for folder, recipe in found
-            for each in recipe.reproduces.corrected
-        ),
-    )
+    """The defects of all originals, with the test that holds each correction; what a copy shares with others, once."""
+    rows, told = [], set()
+    for folder, recipe in sorted(found, key=lambda each: each[1].parent is not None):
+        for each in recipe.reproduces.corrected:
+            if recipe.parent is None or each.defect not in told:
+                rows.append([folder.name, each.defect, each.correction, code(f"recipes/{folder.name}/{each.test}")])
+            told.add(each.defect)
+    return table(["Recipe", "In the original", "Here", "Test"], rows)
 
 
 def golden_curves(folders: Iterable[Path]) -> str:
