@@ -1,34 +1,18 @@
-"""Each command on each recipe, as a person types it: in this process, because there are many."""
+"""Each command of tools on each recipe, as a person types it."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
-import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from example_project import ROOT
+from in_process import tools
 
-from common import cli, recipe
-from tools.__main__ import app
+from common import recipe
 
 NAMES = [folder.name for folder in recipe.folders()]
-
-
-def tools(*words: object) -> tuple[int, str, str]:
-    """Exit status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["tools", *map(str, words)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        status = cli.call_app(app)
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.mark.parametrize("name", NAMES)
