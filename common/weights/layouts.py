@@ -47,7 +47,7 @@ _TRAINING_STATE = re.compile(
     r"|^(epoch_num|step_num|cur_epoch_num|cur_step_num|global_step|learning_rate|loss_scale|scale_sense|scale|good_step"
     r"|current_iterator_step|last_overflow_iterator_step|overflow_iterator_step|beta[12]_power|network_name"
     r"|global_batch_size|data_parallel|random_op|is_arf|current_default_lr|current_grouped_lr)$"
-    r"|(^|\.)rotary_emb\.(inv_freq|original_inv_freq)$|^rope\.freqs$|(freqs_mgr|freqs_cis)\b"
+    r"|(^|\.)rotary_emb\.(inv_freq|original_inv_freq|_?(cos|sin)_cached)$|^rope\.freqs$|(freqs_mgr|freqs_cis)\b"
 )
 
 

@@ -238,7 +238,7 @@ def _config(given: Path | None, folder: Path, layout: str, opened: Sequence[Mapp
         "the weights have no config beside them",
         file=given or folder,
         expected=f"{CONFIG_FILE}, a MindFormers yaml or {translate.PARAMS}",
-        hint="copy the original model's config.json there, or name it with --config",
+        hint="copy the original model's config.json there, or convert the weights first and name it with --config",
     )
 
 

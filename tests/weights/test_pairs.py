@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
+from common import recipe
 from common.files import write_json
 from common.weights import dtypes, peft, torch_files
 from common.weights.convert import Options, convert
+from common.weights.get import get
 from common.weights.source import Source, open_source
-from common.weights.tensors import Tensor
+from common.weights.tensors import Held, Tensor
 from common.weights.verify import verify
 from common.weights.writing import write_file
 
@@ -43,9 +46,9 @@ def bin_file(original: Path, folder: Path) -> None:
     torch_file(folder, "pytorch_model.bin", open_source(original).tensors)
 
 
-def bin_shards(original: Path, folder: Path) -> None:
+def bin_shards(original: Path, folder: Path, **more: Tensor) -> None:
     copy_companions(original, folder)
-    tensors = open_source(original).tensors
+    tensors = {**open_source(original).tensors, **more}
     weight_map = {name: f"pytorch_model-{number % 3 + 1:05}.bin" for number, name in enumerate(tensors)}
     for file in sorted(set(weight_map.values())):
         torch_file(folder, file, {name: tensors[name] for name in tensors if weight_map[name] == file})
@@ -53,7 +56,9 @@ def bin_shards(original: Path, folder: Path) -> None:
 
 
 def colossalai(original: Path, folder: Path) -> None:
-    bin_shards(original, folder / "modeling")
+    # As its pipelines save: tables of the rotary embedding among the weights
+    table = Held(dtypes.FP32, np.ones((1, 1, 8, 32), np.float32))
+    bin_shards(original, folder / "modeling", **{"model.layers.0.self_attn.rotary_emb._cos_cached": table})
     (folder / "optimizer").mkdir()
 
 
@@ -139,3 +144,17 @@ def test_every_pair(models: Models, sources: Path, tmp_path: Path, source: str, 
             changed.append(name)
     trained = ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"]
     assert changed == (trained if source == "adapter" else [])
+
+
+@pytest.mark.parametrize("folder", list(recipe.folders()), ids=lambda folder: folder.name)
+def test_the_model_of_every_recipe_may_have_any_format(sources: Path, tmp_path: Path, folder: Path) -> None:
+    """`--model` is what the recipe's first command makes the wanted format of; bare files as well as folders."""
+    stages = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["stages"]
+    command = stages["weights"]["commands"][0]["run"]
+    assert command[:5] == ["python", "-m", "common.weights", "get", "${model.path}"]
+    options = Options(command[command.index("--to") + 1])
+    for number, given in enumerate([*sorted(sources.iterdir()), sources / "ckpt" / "llama3.ckpt"]):
+        get(str(given), tmp_path / str(number), options)
+        made = open_source(tmp_path / str(number))
+        assert made.format == options.to
+        assert verify(opened(given), made).same, given.name

@@ -61,13 +61,14 @@ def test_every_plugins_checkpoints_are_read(variants: dict[str, Variant]) -> Non
     """Shards by tensor and pipeline parallel rank, ZeRO's, Gemini's: each is one whole model."""
     for name, variant in variants.items():
         for checkpoint in sorted((variant.folder / "checkpoints").glob("step-*")):
-            expected = saved(checkpoint / "modeling")
+            held = saved(checkpoint / "modeling")
+            expected = {key: tensor for key, tensor in held.items() if "rotary_emb" not in key}
             source = open_source(checkpoint)
             assert set(source.tensors) == set(expected), name
             for key, tensor in expected.items():
-                held = source.tensors[key]
-                assert held.dtype.hugging_face == str(tensor.dtype).removeprefix("torch.")
-                assert held.read(0, held.shape[0]).tobytes() == tensor.view(torch.int16).numpy().tobytes(), (name, key)
+                ours = source.tensors[key]
+                assert ours.dtype.hugging_face == str(tensor.dtype).removeprefix("torch.")
+                assert ours.read(0, ours.shape[0]).tobytes() == tensor.view(torch.int16).numpy().tobytes(), (name, key)
 
 
 def test_files_of_torch_that_colossalai_writes_are_read(run: Path, tmp_path: Path) -> None:
