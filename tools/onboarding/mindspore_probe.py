@@ -106,9 +106,7 @@ def collectives(rank: int, world: int) -> Iterator[Line]:
             try:
                 ok = bool((work(mine).asnumpy() == expected(count)).all())
             except Exception as error:  # every kind that a backend without it raises
-                yield line(
-                    "collective", f"{name}, {size} bytes", False, None, f"{type(error).__name__}: {str(error)[:200]}"
-                )
+                yield line("collective", f"{name}, {size} bytes", False, None, probing.why(error))
                 break
             rate = size / seconds(partial(work, mine)) / 1e9
             yield line("collective", f"{name}, {size} bytes", ok, rate, "GB/s a rank")

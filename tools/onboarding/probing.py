@@ -47,8 +47,13 @@ def attempt(probe: str, works: Mapping[str, Callable[[], Iterator[Line]]]) -> li
     try:
         lines.extend(works[probe]())
     except Exception as error:  # what a platform lacks shows as any kind of error
-        lines.append(line(probe, "did not run", False, None, f"{type(error).__name__}: {str(error)[:300]}"))
+        lines.append(line(probe, "did not run", False, None, why(error)))
     return lines
+
+
+def why(error: Exception) -> str:
+    """An error in one line, for a table."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def write(lines: list[Line], file: Path) -> None:
