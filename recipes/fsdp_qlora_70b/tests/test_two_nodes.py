@@ -12,6 +12,8 @@ from conftest import run_sh
 from recipe_runs import free_port, wait_until, wait_until_nobody_works_in
 from test_resume import bytes_of, rows
 
+SECONDS = 1200  # for a node that hangs; a slow machine needs some of it
+
 
 def start(output: Path, port: int) -> list[subprocess.Popen[str]]:
     """run.sh on node 0 and on node 1, one process each."""
@@ -22,7 +24,7 @@ def start(output: Path, port: int) -> list[subprocess.Popen[str]]:
 def end(nodes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """The status of each node and what it said; a node that does not end is a failure."""
     try:
-        return [(node.wait(300), node.communicate()[0]) for node in nodes]
+        return [(node.wait(SECONDS), node.communicate()[0]) for node in nodes]
     finally:
         for node in nodes:
             with contextlib.suppress(ProcessLookupError):
