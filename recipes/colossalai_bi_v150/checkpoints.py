@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from common.errors import RunError
@@ -54,6 +56,27 @@ def save(folder: Path, booster: Any, model: Any, optimizer: Any, position: dict[
         write_json(partial / "running_states.json", position)
         partial.rename(folder)
     dist.barrier()
+
+
+def need_whole(checkpoint: Checkpoint) -> None:
+    """Raise RunError where a file of the checkpoint was cut off, as a full disk or a lost machine can leave it."""
+    for file in sorted(path for path in checkpoint.folder.rglob("*") if path.is_file()):
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    continue
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            whole = file.suffix == ".json" or zipfile.is_zipfile(file)  # the rest is torch.save's, which is a zip file
+        except (SafetensorError, ValueError):
+            whole = False
+        if not whole:
+            raise RunError(
+                "this file of the newest checkpoint is cut off",
+                file=file,
+                found=f"{file.stat().st_size:,} bytes",
+                hint=f"remove {checkpoint.folder}: the same command then goes on from the checkpoint before it",
+            )
 
 
 def load(checkpoint: Checkpoint, booster: Any, model: Any, optimizer: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import last_complete, read_position, weights_index
+from checkpoints import last_complete, need_whole, read_position, weights_index
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -120,6 +120,7 @@ def main() -> None:
     checkpoint = last_complete(Path(config["checkpoints"]))
     if checkpoint is None:
         raise RunError("there is no complete checkpoint to export", file=config["checkpoints"])
+    need_whole(checkpoint)
     folder = arguments.output / "model"
     folder.mkdir(parents=True)
     dtype = getattr(torch, config["export"]["dtype"])

@@ -124,6 +124,8 @@ def make_plugin(config: dict[str, Any]) -> Any:
         values |= three_d(config, values, precision)
     elif name in ("zero", "gemini"):
         values["precision"] = precision
+    if name == "gemini":  # gradients then have chunks of their own, beside those of the weights
+        values["enable_gradient_accumulation"] = config["train"]["gradient_accumulation_steps"] > 1
     if name in ("3d", "ddp"):
         values["broadcast_buffers"] = False  # a Llama has none that training changes
     kind = getattr(plugins, PLUGINS[name])
@@ -131,24 +133,34 @@ def make_plugin(config: dict[str, Any]) -> Any:
 
 
 def check(config: dict[str, Any], name: str, precision: str) -> None:
+    """Raise UserError for a combination that ColossalAI has not, or that does not fit the model."""
     sizes = config["plugins"]["3d"]
     tp, pp, sp, zero = (sizes[key] for key in ("tp_size", "pp_size", "sp_size", "zero_stage"))
     train = config["train"]
+    model = json.loads((Path(config["model"]["path"]) / "config.json").read_text(encoding="utf-8"))
+    groups, layers = model["num_key_value_heads"], model["num_hidden_layers"]
+    sharing = tp * (sp if sizes["sequence_parallelism_mode"] == "all_to_all" else 1)  # ranks among which heads divide
+    recomputed = config["model"]["recomputed_layers"] or []
     wrong: list[tuple[bool, str, str]] = [
         (name != "3d" and max(tp, pp, sp) > 1, f"plugin {name} only parallelises over data", "take parallel.plugin=3d"),
         (name == "zero" and zero not in (1, 2), "plugin zero has stages 1 and 2", "set parallel.zero_stage"),
         (name in ("gemini", "ddp") and zero > 0, f"plugin {name} has no ZeRO stage", "set parallel.zero_stage=0"),
         (name == "gemini" and precision == "fp32", "Gemini trains in bf16 or fp16", "set model.dtype=bfloat16"),
-        (
-            # ColossalAI 0.4.4 counts all but the last micro-batch too often
-            name == "gemini" and train["gradient_accumulation_steps"] > 1,
-            "Gemini's gradient accumulation is wrong",
-            "set train.gradient_accumulation_steps=1 and a larger train.micro_batch_size",
-        ),
         (name == "ddp" and precision != "fp32", "plugin ddp trains in fp32", "set model.dtype=float32"),
         (name == "3d" and zero == 3, "plugin 3d has ZeRO stages 0, 1 and 2", "set parallel.zero_stage"),
         (name == "3d" and pp > 1 and zero > 1, "pipelines go with ZeRO 0 or 1", "set parallel.zero_stage=1"),
         (name == "3d" and zero > 0 and precision == "fp32", "plugin 3d has ZeRO in bf16 only", "set model.dtype"),
+        (
+            groups % sharing > 0,
+            f"the model's {groups} key-value heads do not divide among {sharing} ranks",
+            "set parallel.tensor_parallel and parallel.sequence_parallel",
+        ),
+        (pp > layers, f"{pp} stages of a pipeline cannot share {layers} layers", "set parallel.pipeline_parallel"),
+        (
+            max(recomputed, default=0) > math.ceil(layers / pp),
+            f"train.recomputed_layers: {recomputed} are more than a stage has of {layers} layers",
+            "set train.recomputed_layers",
+        ),
         (precision == "fp16", "fp16 is not supported by this recipe", "set model.dtype=bfloat16"),
         (
             pp > train["gradient_accumulation_steps"],

@@ -64,10 +64,12 @@ def train(config: dict[str, Any]) -> Any:
     batches = make_batches(config, place)
     section = config["train"]
     steps = section["max_steps"] if section["max_steps"] > 0 else batches.steps(section["num_train_epochs"])
-    learning_rate(config, 0, steps)  # a schedule that cannot be is found out before the model is made
+    learning_rate(config, 0, steps)  # what cannot be is found out before the model is made
+    resume = checkpoints.last_complete(Path(config["checkpoints"]))
+    if resume is not None:
+        checkpoints.need_whole(resume)
     boosted = boost(config, plugin)
     booster, model, _ = boosted
-    resume = checkpoints.last_complete(Path(config["checkpoints"]))
     dist.barrier()  # nobody writes before all have looked
     if resume is None:
         booster.load_model(model, weights_of(Path(config["model"]["path"])))

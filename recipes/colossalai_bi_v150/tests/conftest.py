@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,31 +21,40 @@ ROOT = RECIPE.parent.parent
 RUN_SH = RECIPE / "run.sh"
 sys.path[:0] = [str(RECIPE), str(ROOT)]
 
-from common import golden  # noqa: E402 - the path is set above
+from killed import MOMENTS, kill_at  # noqa: E402 - the path is set above
+
+from common import golden  # noqa: E402
+from common.launchers import Cluster, launch  # noqa: E402
 
 STEPS = 6
 SAVED = 3  # the step from which variants are resumed
-THREE_D = {"tp_size": 1, "pp_size": 1, "sp_size": 1, "zero_stage": 0}
 # Without them a model as small as this is one chunk, of which every rank keeps the whole
-SMALL_CHUNKS = {"min_chunk_size_m": 0.05, "search_range_m": 0.05, "hidden_dim": 64}
-# plugin, dtype, and what differs for plugins.NAME
+SMALL_CHUNKS = {"plugins.gemini.min_chunk_size_m": 0.05, "plugins.gemini.search_range_m": 0.05}
+SMALL_CHUNKS |= {"plugins.gemini.hidden_dim": 64}
+AT_ONCE = {"train.micro_batch_size": 4, "train.gradient_accumulation_steps": 1}
+# plugin, dtype, and what differs from the smoke run on one rank
 VARIANTS: dict[int, dict[str, tuple[str, str, dict[str, Any]]]] = {
     2: {
-        "tp2": ("3d", "float32", {"tp_size": 2}),
-        "pp2": ("3d", "float32", {"pp_size": 2}),
-        "sp2": ("3d", "float32", {"sp_size": 2}),
+        # the vocabulary does not divide by 2 x 48: each rank's part is padded
+        "tp2": ("3d", "float32", {"plugins.3d.tp_size": 2, "plugins.3d.make_vocab_size_divisible_by": 48}),
+        "pp2": ("3d", "float32", {"plugins.3d.pp_size": 2, "model.recomputed_layers": [2, 1]}),
+        "sp2": ("3d", "float32", {"plugins.3d.sp_size": 2}),
         "ddp": ("ddp", "float32", {}),
-        "zero1": ("zero", "bfloat16", {"stage": 1}),
-        "zero2": ("zero", "bfloat16", {"stage": 2}),
+        "zero1": ("zero", "bfloat16", {"plugins.zero.stage": 1, "plugins.3d.zero_stage": 1}),
+        "zero2": ("zero", "bfloat16", {"plugins.zero.stage": 2, "plugins.3d.zero_stage": 2}),
         "gemini": ("gemini", "bfloat16", SMALL_CHUNKS),
         "gemini_gathered": ("gemini", "bfloat16", {}),
+        "gemini_at_once": ("gemini", "bfloat16", {**SMALL_CHUNKS, **AT_ONCE}),
     },
     4: {
-        "tp2_pp2": ("3d", "float32", {"tp_size": 2, "pp_size": 2}),
-        "pp2_zero1": ("3d", "bfloat16", {"pp_size": 2, "zero_stage": 1}),
+        "tp2_pp2": ("3d", "float32", {"plugins.3d.tp_size": 2, "plugins.3d.pp_size": 2}),
+        "pp2_zero1": ("3d", "bfloat16", {"plugins.3d.pp_size": 2, "plugins.3d.zero_stage": 1}),
     },
 }
-GOLDEN = {2: ("golden_tp2", {"tp_size": 2}), 4: ("golden_pp2_dp2", {"pp_size": 2})}
+GOLDEN: dict[int, tuple[str, dict[str, Any]]] = {
+    2: ("golden_tp2", {"plugins.3d.tp_size": 2}),
+    4: ("golden_pp2_dp2", {"plugins.3d.pp_size": 2}),
+}
 RESUMED = ("tp2", "pp2", "zero1", "zero2", "gemini", "pp2_zero1")
 
 
@@ -55,10 +66,15 @@ def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished smoke run with nothing given. COLOSSALAI_RUN names one that is there already."""
+    """The directory of a finished smoke run with nothing given, killed three times on its way.
+
+    COLOSSALAI_RUN names one that is there already.
+    """
     if given := os.environ.get("COLOSSALAI_RUN"):
         return Path(given)
     output = tmp_path_factory.mktemp("smoke") / "run"
+    for moment in MOMENTS:
+        kill_at(moment, ["bash", str(RUN_SH), "--output", str(output)], output)
     done = run_sh("--output", output)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
@@ -107,53 +123,58 @@ class Variant:
 
 @pytest.fixture(scope="session")
 def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
-    """Every plugin's training; on two processes through `colossalai run`, on four through torchrun."""
+    """Every plugin's training, and the smoke run's once more without a break."""
     home = tmp_path_factory.mktemp("variants")
     golden.prepare(home / "golden")
-    found = {}
+    found = {"unbroken": Variant(home / "unbroken", "float32", 1, None)}
+    write(home / "unbroken", copy.deepcopy(config))
     for processes, chosen in VARIANTS.items():
-        name, sizes = GOLDEN[processes]
-        golden_variant(home / name, config, home / "golden", sizes, accumulation=8 // processes)
-        folders = [home / name]
+        name, changes = GOLDEN[processes]
+        golden_variant(home / name, config, home / "golden", changes, accumulation=8 // processes)
+        folders = [home / "unbroken", home / name] if processes == 2 else [home / name]
         found[name] = Variant(home / name, "float32", processes // 2, None)
-        for name, (plugin, dtype, sizes) in chosen.items():
-            variant = made(home / name, config, plugin, dtype, sizes)
+        for name, (plugin, dtype, changes) in chosen.items():
+            variant = made(home / name, config, plugin, dtype, changes)
             folders.append(home / name)
             if name in RESUMED:
                 folders.append(resumed(home / name))
             shared = variant["plugins"]["3d"]
             data_size = processes // (shared["tp_size"] * shared["pp_size"] * shared["sp_size"])
             found[name] = Variant(home / name, dtype, data_size, folders[-1] if name in RESUMED else None)
-        (home / "hosts").write_text("127.0.0.1\n")
-        launch(processes, home / "hosts", [*map(str, folders)])
+        on_two_nodes(processes // 2, home, [*map(str, folders)])
     return found
 
 
-def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    """Write `folder`/config.yaml."""
+def made(folder: Path, config: dict[str, Any], plugin: str, dtype: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The configuration `folder`/config.yaml, which is written."""
     mine = copy.deepcopy(config)
     mine["plugin"] = plugin
     mine["model"] |= {"dtype": dtype, "neftune_noise_alpha": 0}
-    mine["plugins"]["3d"] |= THREE_D
-    mine["plugins"].get(plugin, {}).update(sizes)
-    if plugin == "gemini":  # the same rows at once
-        mine["train"]["micro_batch_size"] *= mine["train"].pop("gradient_accumulation_steps")
-        mine["train"]["gradient_accumulation_steps"] = 1
-    if plugin == "zero":
-        mine["plugins"]["3d"]["zero_stage"] = sizes["stage"]
+    mine["plugins"]["3d"] |= {"tp_size": 1, "pp_size": 1, "sp_size": 1, "zero_stage": 0}
     mine["train"] |= {"max_steps": STEPS, "save_steps": SAVED}
-    for key, name in (("metrics", "metrics.jsonl"), ("tensorboard", "tensorboard"), ("checkpoints", "checkpoints")):
-        mine[key] = str(folder / name)
-    folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(mine))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        section = mine
+        for each in sections:
+            section = section[each]
+        section[key] = value
+    write(folder, mine)
     return mine
 
 
+def write(folder: Path, config: dict[str, Any]) -> None:
+    """`folder`/config.yaml, of a training that writes to `folder`."""
+    for key, name in (("metrics", "metrics.jsonl"), ("tensorboard", "tensorboard"), ("checkpoints", "checkpoints")):
+        config[key] = str(folder / name)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
 def golden_variant(
-    folder: Path, config: dict[str, Any], golden_folder: Path, sizes: dict[str, int], accumulation: int
+    folder: Path, config: dict[str, Any], golden_folder: Path, changes: dict[str, Any], accumulation: int
 ) -> None:
     """Write `folder`/config.yaml for the model, data and settings that all recipes share; rows come one by one."""
-    mine = made(folder, config, "3d", "float32", sizes)
+    mine = made(folder, config, "3d", "float32", changes)
     settings = golden.read().settings["full"]
     mine["model"]["path"], mine["data"]["path"] = str(golden_folder / "model"), str(golden_folder / "data")
     mine["data"]["shuffle"] = False
@@ -162,35 +183,41 @@ def golden_variant(
     mine["plugins"]["3d"] |= {"max_norm": settings["max_grad_norm"], "microbatch_size": 1}
     mine["train"] |= {"max_steps": golden.STEPS, "save_steps": golden.STEPS, "micro_batch_size": 1}
     mine["train"]["gradient_accumulation_steps"] = accumulation
-    (folder / "config.yaml").write_text(yaml.safe_dump(mine))
+    write(folder, mine)
 
 
 def resumed(folder: Path) -> Path:
     """The configuration of the training that goes on from `folder`'s first checkpoint."""
     mine = folder.with_name(folder.name + "-resumed")
-    mine.mkdir()
-    text = (folder / "config.yaml").read_text().replace(f"{folder}/", f"{mine}/")
-    (mine / "config.yaml").write_text(text)
+    write(mine, yaml.safe_load((folder / "config.yaml").read_text()))
     return mine
 
 
-def launch(processes: int, hosts: Path, arguments: list[str]) -> None:
+def on_two_nodes(per_node: int, home: Path, arguments: list[str]) -> None:
+    """tests/variants.py, on this machine as two nodes: one process each by torchrun, two by `colossalai run`."""
     script = str(RECIPE / "tests" / "variants.py")
-    if processes == 2:
-        words = [str(RECIPE / "launch.py"), "run", "--hostfile", str(hosts), "--nproc_per_node", "2"]
-        words += ["--master_port", free_port(), script]
+    port = free_port()
+    if per_node == 1:
+        nodes = [Cluster(per_node, 2, rank, "127.0.0.1", int(port)) for rank in (0, 1)]
+        launchers = [launch("torchrun", sys.executable, node, home) for node in nodes]
     else:
-        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", script]
+        (home / "hosts").write_text("127.0.0.1\nlocalhost\n")
+        options = ["--hostfile", str(home / "hosts"), "--nproc_per_node", str(per_node), "--master_port", port]
+        launchers = [[sys.executable, str(RECIPE / "launch.py"), "run", *options]]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RECIPE}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words, *arguments], capture_output=True, text=True, env=variables, cwd=ROOT, timeout=900
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    with (home / f"{per_node}.log").open("w+") as log, contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen([*words, script, *arguments], stdout=log, stderr=log, env=variables, cwd=ROOT)
+            )
+            for words in launchers
+        ]
+        status = [process.wait(timeout=900) for process in started]
+        log.seek(0)
+        assert not any(status), log.read()
 
 
 def free_port() -> str:
-    import socket
-
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return str(bound.getsockname()[1])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import Checkpoint, need_whole
+from conftest import SAVED, Variant
 from data import open_rows
 from setup import build, check, learning_rate
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 
 
 @pytest.mark.parametrize(
@@ -19,11 +23,13 @@ from common.errors import UserError
     [
         ("ddp", "fp32", {"tp_size": 2}, "plugin ddp only parallelises over data"),
         ("gemini", "fp32", {"tp_size": 1}, "Gemini trains in bf16"),
-        ("gemini", "bf16", {"tp_size": 1}, "gradient accumulation is wrong"),
         ("zero", "bf16", {"tp_size": 1, "zero_stage": 0}, "plugin zero has stages 1 and 2"),
         ("3d", "fp32", {"zero_stage": 1}, "ZeRO in bf16 only"),
         ("3d", "bf16", {"pp_size": 2, "zero_stage": 2}, "pipelines go with ZeRO 0 or 1"),
         ("3d", "fp32", {"pp_size": 4}, "4 stages need as many micro-batches"),
+        ("3d", "fp32", {"tp_size": 3}, "2 key-value heads do not divide among 3 ranks"),
+        ("3d", "fp32", {"sp_size": 2}, "2 key-value heads do not divide among 4 ranks"),
+        ("3d", "fp32", {"pp_size": 5}, "5 stages of a pipeline cannot share 4 layers"),
         ("3d", "fp16", {}, "fp16 is not supported"),
     ],
 )
@@ -37,13 +43,12 @@ def test_what_plugins_cannot_do(
     assert "to do:" in str(caught.value)
 
 
-def test_gemini_accumulates_no_gradients(config: dict[str, Any]) -> None:
+def test_recomputed_layers_that_a_stage_has_not(config: dict[str, Any]) -> None:
     mine = copy.deepcopy(config)
-    mine["plugins"]["3d"]["tp_size"] = 1
-    with pytest.raises(UserError, match="gradient accumulation is wrong"):
-        check(mine, "gemini", "bf16")
-    mine["train"]["gradient_accumulation_steps"] = 1
-    check(mine, "gemini", "bf16")
+    mine["plugins"]["3d"] |= {"tp_size": 1, "pp_size": 2}
+    mine["model"]["recomputed_layers"] = [2, 3]
+    with pytest.raises(UserError, match="more than a stage has of 4 layers"):
+        check(mine, "3d", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -69,3 +74,17 @@ def test_packed_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text('{"packing": "bfd"}')
     with pytest.raises(UserError, match="packed rows"):
         open_rows(tmp_path / "train", None)
+
+
+@pytest.mark.parametrize("part", ["modeling/*.safetensors", "optimizer/*.bin", "masters/*", "optimizer/*.index.json"])
+def test_a_checkpoint_that_was_cut_off_is_refused(part: str, variants: dict[str, Variant], tmp_path: Path) -> None:
+    """Every kind of file. What is whole passes."""
+    source = variants["zero1"].folder / "checkpoints" / f"step-{SAVED}"
+    folder = tmp_path / source.name
+    shutil.copytree(source, folder)
+    need_whole(Checkpoint(SAVED, folder))
+    file = sorted(folder.glob(part))[0]
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(RunError, match="is cut off") as caught:
+        need_whole(Checkpoint(SAVED, folder))
+    assert str(file) in str(caught.value) and f"remove {folder}" in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 import patches
 from common.errors import UserError
@@ -100,6 +100,16 @@ def gemini():
 
 show("gemini_on_cpu", gemini)
 
+from types import SimpleNamespace
+def accumulated():
+    from colossalai.zero.gemini.chunk import ChunkManager
+    gradients = SimpleNamespace(is_gathered=True, cuda_global_chunk=torch.ones(4))
+    second_of_two = SimpleNamespace(grad_chunk=gradients, pg_size=2, pg_rank=1)
+    manager = SimpleNamespace(init_grad_chunk=lambda chunk: gradients)
+    return float(ChunkManager.rearrange_accumulated_grad_chunk(manager, second_of_two).cuda_global_chunk.sum())
+
+show("gemini_accumulation", accumulated)  # the first of two adds 8, which is twice what there is: enough for both
+
 from torch.utils._python_dispatch import TorchDispatchMode
 class Dtypes(TorchDispatchMode):
     def __init__(self):
@@ -128,8 +138,6 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    from conftest import free_port
-
     script: Path = tmp_path_factory.mktemp("patches") / "script.py"
     script.write_text(SCRIPT)
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -149,6 +157,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("colossalai.clip_on_cpu", "0.5", "0.125"),
         ("colossalai.zero_on_cpu", "AssertionError: device is required", "stepped"),
         ("colossalai.gemini_on_cpu", "RuntimeError: torch.cuda.Stream requires CUDA support", "stepped in shards"),
+        ("colossalai.gemini_accumulation", "8.0", "0.0"),
         ("colossalai.norms_without_fp64", "True", "False"),
     ],
 )

@@ -83,6 +83,13 @@ def test_rotary_frequencies_are_exact(name: str, variants: dict[str, Variant]) -
     assert variants[name].facts["rotary_error"] < 1e-6
 
 
+def test_layers_are_recomputed_as_each_stage_says(variants: dict[str, Variant]) -> None:
+    """Two layers a stage and two micro-batches a step; the first stage computes both again, the second one of them."""
+    micro_batches = 2 * STEPS
+    assert variants["pp2"].facts["layers_computed"] == [micro_batches * (2 + 2), micro_batches * (2 + 1)]
+    assert variants["tp2"].facts["layers_computed"] == [micro_batches * (4 + 4)] * 2  # none is named: all
+
+
 def test_learning_rate_steps_through_a_pipeline(variants: dict[str, Variant]) -> None:
     peak = 3e-3
     for name in ("pp2", "tp2_pp2", "pp2_zero1"):

@@ -2,7 +2,7 @@
 
     torchrun ... variants.py FOLDER...          each with a config.yaml
 
-A folder NAME-resumed begins with the first checkpoint of NAME.
+A folder NAME-resumed begins with the first checkpoint of NAME, and with what a kill leaves of the second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 import yaml
 from setup import begin, end
+from torch.nn.modules.module import register_module_forward_pre_hook
 from train import train
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from common.process import die_with_parent
 
@@ -37,16 +39,29 @@ def main() -> None:
     folders = [Path(name) for name in sys.argv[1:]]
     configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
     begin(configs[0])
+    computed = [0]
+
+    def count(module: Any, _: Any) -> None:
+        computed[0] += isinstance(module, LlamaDecoderLayer)
+
+    register_module_forward_pre_hook(count)
     for folder, config in zip(folders, configs, strict=True):
         source = folder.with_name(folder.name.removesuffix("-resumed"))
         if source != folder and dist.get_rank() == 0:
-            first = min((source / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
+            saved = (source / "checkpoints").iterdir()
+            first, second = sorted(saved, key=lambda path: int(path.name.removeprefix("step-")))
             shutil.copytree(first, folder / "checkpoints" / first.name)
+            partial = folder / "checkpoints" / f"{second.name}.partial"
+            shutil.copytree(second, partial, ignore=shutil.ignore_patterns("running_states.json", "*.index.json"))
             shutil.copyfile(source / "metrics.jsonl", folder / "metrics.jsonl")
         dist.barrier()
+        computed[0] = 0
         model = train(config)
+        layers: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(layers, computed[0])
         if dist.get_rank() == 0:
-            (folder / "facts.json").write_text(json.dumps({"rotary_error": rotary_error(model)}))
+            facts = {"rotary_error": rotary_error(model), "layers_computed": layers}
+            (folder / "facts.json").write_text(json.dumps(facts))
     end()
 
 
