@@ -128,15 +128,3 @@ def test_the_same_command_again_does_nothing(run: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("done before") == 6
     assert {path: path.stat().st_mtime_ns for path in (run / "model").iterdir()} == before
-
-
-def test_the_published_settings_are_those_of_full() -> None:
-    """4 stages x 4 data-parallel ranks, 32 rows a step, warm-up 100, recomputed layers 7/6/5/6."""
-    options = ["--preset", "full", "--platform", "iluvatar_bi_v150", "--model", "tiny", "--data", "samples/train.jsonl"]
-    shown = run_sh("--dry-run", *options)
-    assert shown.returncode == 0, shown.stderr
-    assert "1 (micro-batch) x 8 (accumulation) x 4 (data-parallel ranks) = 32 rows of up to 8192 tokens" in shown.stdout
-    for line in ("pp_size: 4", "zero_stage: 1", "warmup_steps: 100", "devices_per_card: 2", "max_norm: 1.0"):
-        assert line in shown.stdout
-    many = run_sh("--dry-run", *options, "--nproc-per-node", 8, "--nnodes", 2, "--master-addr", "10.0.0.1")
-    assert "--nproc-per-node=8" in many.stdout and "--nnodes=2" in many.stdout
