@@ -59,24 +59,29 @@ def save(folder: Path, booster: Any, model: Any, optimizer: Any, position: dict[
 
 
 def need_whole(checkpoint: Checkpoint) -> None:
-    """Raise RunError where a file of the checkpoint was cut off, as a full disk or a lost machine can leave it."""
+    """Raise RunError where a file of the checkpoint was cut off, as a machine that was lost can leave it."""
     for file in sorted(path for path in checkpoint.folder.rglob("*") if path.is_file()):
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, "pt"):
-                    continue
-            if file.suffix == ".json":
-                json.loads(file.read_text(encoding="utf-8"))
-            whole = file.suffix == ".json" or zipfile.is_zipfile(file)  # the rest is torch.save's, which is a zip file
-        except (SafetensorError, ValueError):
-            whole = False
-        if not whole:
+        if not is_whole(file):
             raise RunError(
                 "this file of the newest checkpoint is cut off",
                 file=file,
                 found=f"{file.stat().st_size:,} bytes",
                 hint=f"remove {checkpoint.folder}: the same command then goes on from the checkpoint before it",
             )
+
+
+def is_whole(file: Path) -> bool:
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        else:  # torch.save's: a zip file, whose table of contents is at its end
+            return zipfile.is_zipfile(file)
+    except (SafetensorError, ValueError):
+        return False
+    return True
 
 
 def load(checkpoint: Checkpoint, booster: Any, model: Any, optimizer: Any) -> None:

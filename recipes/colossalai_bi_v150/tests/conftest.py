@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
@@ -205,14 +204,16 @@ def on_two_nodes(per_node: int, home: Path, arguments: list[str]) -> None:
         options = ["--hostfile", str(home / "hosts"), "--nproc_per_node", str(per_node), "--master_port", port]
         launchers = [[sys.executable, str(RECIPE / "launch.py"), "run", *options]]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RECIPE}", "OMP_NUM_THREADS": "1"}
-    with (home / f"{per_node}.log").open("w+") as log, contextlib.ExitStack() as stack:
+    with (home / f"{per_node}.log").open("w+") as log:
         started = [
-            stack.enter_context(
-                subprocess.Popen([*words, script, *arguments], stdout=log, stderr=log, env=variables, cwd=ROOT)
-            )
+            subprocess.Popen([*words, script, *arguments], stdout=log, stderr=log, env=variables, cwd=ROOT)
             for words in launchers
         ]
-        status = [process.wait(timeout=900) for process in started]
+        try:
+            status = [process.wait(timeout=900) for process in started]
+        finally:  # one node does not wait for another that is gone
+            for process in started:
+                process.kill()
         log.seek(0)
         assert not any(status), log.read()
 
