@@ -36,7 +36,6 @@ def write_weights(source: Path, base: Path, folder: Path, dtype: torch.dtype, sh
     files = weight_map(source)
     wanted = shapes(base, weight_map(base))
     found = shapes(source, files)
-    # Tensor parallelism pads the vocabulary; ColossalAI takes the padding off when it saves
     if found != wanted:
         wrong = sorted({name for name, _ in found.items() ^ wanted.items()})
         raise RunError("the checkpoint's tensors are not the model's", file=source, found=", ".join(wrong[:5]))

@@ -155,6 +155,11 @@ def check(config: dict[str, Any], name: str, precision: str) -> None:
             f"the model's {groups} key-value heads do not divide among {sharing} ranks",
             "set parallel.tensor_parallel and parallel.sequence_parallel",
         ),
+        (
+            model["vocab_size"] % tp > 0,
+            f"the model's vocabulary of {model['vocab_size']} does not divide among {tp} ranks",
+            "set parallel.tensor_parallel",
+        ),
         (pp > layers, f"{pp} stages of a pipeline cannot share {layers} layers", "set parallel.pipeline_parallel"),
         (
             max(recomputed, default=0) > math.ceil(layers / pp),
@@ -182,6 +187,8 @@ def three_d(config: dict[str, Any], values: dict[str, Any], precision: str) -> d
         "enable_metadata_cache": config["data"]["padding"] == "max_length",
         # The loss is computed on logits that stay split by vocabulary, except where they are split by tokens
         "parallel_output": values["sp_size"] == 1,
+        # No padding: ColossalAI trains with a padded vocabulary, but cannot save the optimizer's state of it
+        "make_vocab_size_divisible_by": 1,
     }
     if values["sp_size"] == 1:
         more["sequence_parallelism_mode"] = None

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import Checkpoint, need_whole
 from conftest import SAVED, Variant
 from data import open_rows
-from setup import build, check, learning_rate
+from setup import build, check, learning_rate, three_d
 
 from common.errors import RunError, UserError
 
@@ -41,6 +41,16 @@ def test_what_plugins_cannot_do(
     with pytest.raises(UserError, match=says) as caught:
         check(mine, plugin, precision)
     assert "to do:" in str(caught.value)
+
+
+def test_a_vocabulary_is_never_padded(config: dict[str, Any], tmp_path: Path) -> None:
+    """Llama 3's would be, on 8 tensor-parallel ranks, and the first checkpoint would fail."""
+    assert three_d(config, dict(config["plugins"]["3d"]), "fp32")["make_vocab_size_divisible_by"] == 1
+    model = json.loads((Path(config["model"]["path"]) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**model, "vocab_size": 1281}))
+    mine = {**config, "model": {**config["model"], "path": str(tmp_path)}}
+    with pytest.raises(UserError, match="vocabulary of 1281 does not divide among 2 ranks"):
+        check(mine, "3d", "fp32")
 
 
 def test_recomputed_layers_that_a_stage_has_not(config: dict[str, Any]) -> None:
