@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from example_project import ROOT
-from in_process import tools
+from in_process import call, tools
 
 from common import recipe
+from common.run.__main__ import app as run_app
 
 NAMES = [folder.name for folder in recipe.folders()]
 
@@ -72,6 +73,20 @@ def test_a_wrong_name_is_one_message_with_the_nearest_right_one(words: list[str]
     status, out, err = tools(*[word.replace("NAME", name) for word in words])
     assert (status, out) == (2, "") and hint.replace("NAME", name) in err, out + err
     assert "Traceback" not in err and not (ROOT / "recipes" / "mine").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_nodes_meet_where_they_are_told(name: str) -> None:
+    """The rendezvous of --nnodes reaches the recipe's launcher, on each node with its own rank."""
+    where = ("--master-addr", "node-a", "--master-port", "20001")
+    for rank in (0, 1):
+        asked = (name, "--nnodes", 2, "--nproc-per-node", 2, "--node-rank", rank, *where, "--dry-run")
+        status, out, err = call(run_app, *asked)
+        assert status == 0, err
+        [launch] = [line.replace("_", "-") for line in out.splitlines() if "train.py" in line and "--config" in line]
+        assert f"--node-rank={rank}" in launch
+        assert "--master-addr=node-a" in launch and "--master-port=20001" in launch
+        assert "--nnodes=2" in launch or "--worker-num=4" in launch
 
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path) -> None:
