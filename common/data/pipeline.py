@@ -100,5 +100,5 @@ def is_large(probe: Probe) -> bool:
 
 
 def number_of_workers(asked: int, probe: Probe) -> int:
-    """How many processes take the blocks of an input where `asked` are asked for; 0 leaves it to the input."""
-    return asked or (default_workers() if is_large(probe) else 1)
+    """How many processes take the blocks of an input where `asked` are asked for; 0: none but this one."""
+    return asked or (default_workers() if is_large(probe) else 0)

@@ -129,8 +129,7 @@ class _Run:
 
     def _write(self, writer: RowWriter, packed: PackedRows) -> None:
         # A row cut from long prompts may hold no answer at all.
-        trained = np.concatenate(([0], np.cumsum(packed.labels != IGNORE)))
-        empty = trained[packed.offsets[1:]] == trained[packed.offsets[:-1]]
+        empty = np.add.reduceat(packed.labels != IGNORE, packed.offsets[:-1]) == 0
         if empty.any():
             self.counts.drop("packed row without a trained token", int(empty.sum()))
             packed = packed.select(~empty)

@@ -6,6 +6,7 @@ was loaded before is shared between them, not loaded again by each.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ from common.process import die_with_parent
 T = TypeVar("T")
 S = TypeVar("S")
 
+# What a tokenizer remembers of the words it has seen grows with the input; new workers begin without it.
+ITEMS_A_POOL = 128
+
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 _work: Callable[[Any], Any]  # of a worker: what it does with an item
@@ -30,15 +34,20 @@ _work: Callable[[Any], Any]  # of a worker: what it does with an item
 def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
     """work(item) of every item, in their order, `workers` at a time; at most twice as many are held.
 
-    `work`, items and results are pickled where there is more than one worker. Raises what `work` or
-    `items` raise, the first one in the order of the items; RunError where a worker was killed.
+    The first item is worked on in this process, and all of them where `workers` is 0. `work`, items and
+    results are pickled. Raises what `work` or `items` raise, the first one in the order of the items;
+    RunError where a worker was killed.
     """
-    if workers <= 1:
-        yield from map(work, items)
-        return
+    source = iter(items)
+    yield from map(work, itertools.islice(source, 1 if workers else None))
+    for first in source:
+        yield from _with_pool(itertools.chain([first], itertools.islice(source, ITEMS_A_POOL - 1)), work, workers)
+
+
+def _with_pool(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
     pool = ProcessPoolExecutor(workers, get_context(START_METHOD), _begin, (work,))
     try:
-        # Before the reading begins, and with it threads: a fork does not take them along.
+        # A worker must not take Ctrl-C for its parent before it has begun
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pool.submit(os.getpid)

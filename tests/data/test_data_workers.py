@@ -43,8 +43,17 @@ def die_at_seven(item: int) -> int:
 def test_results_come_in_the_order_of_the_items() -> None:
     made = list(in_order(range(50), uneven, 3))
     assert [item for item, _ in made] == list(range(50))
-    processes = {process for _, process in made}
+    processes = {process for _, process in made[1:]}
     assert os.getpid() not in processes and len(processes) > 1
+
+
+def test_workers_are_renewed_so_that_what_they_remember_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ITEMS_A_POOL", 10)
+    made = list(in_order(range(31), uneven, 1))
+    assert [item for item, _ in made] == list(range(31))
+    groups = [{process for _, process in made[start : start + 10]} for start in (1, 11, 21)]
+    assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 3
+    assert [process for _, process in in_order(range(3), uneven, 0)] == [os.getpid()] * 3
 
 
 def test_what_stands_first_is_told_first() -> None:
@@ -70,7 +79,10 @@ def test_a_killed_worker_is_one_message() -> None:
 
 def test_workers_that_are_started_anew_do_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where processes cannot be forked."""
-    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(conversation) for conversation in CONVERSATIONS])
+    from common.data import blocks
+
+    monkeypatch.setattr(blocks.read, "__defaults__", (1000, None))
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(conversation) for conversation in CONVERSATIONS] * 4)
     run(path, tmp_path / "one", workers=1)
     monkeypatch.setattr(workers, "START_METHOD", "spawn")
     run(path, tmp_path / "two", workers=2)
@@ -131,9 +143,9 @@ def test_a_command_that_is_ended_leaves_nothing(large: Path, tmp_path: Path, how
         text=True,
         start_new_session=True,
     )
-    until(lambda: (tmp_path / "out.partial" / "shard-00000.arrow").exists() or process.poll() is not None, "no output")
+    until(lambda: len(children(process.pid)) == 2 or process.poll() is not None, "no workers")
     workers = children(process.pid)
-    assert len(workers) == 2
+    assert len(workers) == 2 and list((tmp_path / "out.partial").iterdir())
     if how == "interrupt":
         os.killpg(process.pid, signal.SIGINT)
     else:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,21 @@ from common.tokenizer import write_hugging_face
 from tools.bench import data_corpus
 
 ROOT = Path(__file__).parents[2]
+
+PREPARE, VICUNA = "prepare, 2 workers", "prepare, vicuna, 2 workers"
+MAP = "datasets.map, 2 processes"
+LOOP = "loop, transformers' tokenizer"
+MINDFORMERS = "loop, MindFormers' preprocessor"
+
+# What over what, and how many times it should be at least
+RATIOS = (
+    (PREPARE, MAP, 10),
+    (VICUNA, MINDFORMERS, 50),
+    (VICUNA, LOOP, None),
+    (PREPARE, "prepare, 1 worker", None),
+    ("one by one, 2 workers", "one by one, 1 worker", 1.6),
+    ("convert, 2 workers", "convert, 1 worker", 1.6),
+)
 
 
 def tree_memory(process: int) -> int:
@@ -74,15 +90,29 @@ def run(command: list[str]) -> dict[str, Any]:
     return {"output": output, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
 
 
-def ours(source: Path, tokenizer: Path, out: Path, template: str, workers: int) -> dict[str, Any]:
+def ours(source: Path, tokenizer: Path, out: Path, template: str, workers: int, *more: str) -> dict[str, Any]:
     """Prepare `source`, packed, and say how long it took."""
     shutil.rmtree(out, ignore_errors=True)
-    options = ["--template", template, "--max-length", "2048", "--packing", "bfd", "--workers", str(workers)]
+    options = ["--template", template, "--max-length", "2048", "--packing", "bfd", "--workers", str(workers), *more]
     command = [sys.executable, "-m", "common.data", "prepare", "--input", str(source), "--output", str(out)]
     made = run([*command, "--tokenizer", str(tokenizer), *options])
     counts = json.loads((out / "meta.json").read_text(encoding="utf-8"))["train"]
     shutil.rmtree(out)
     return {**made, "rows": counts["records"], "tokens": counts["tokens"]}
+
+
+def converted(source: Path, out: Path, rows: int, workers: int) -> dict[str, Any]:
+    """Convert `source` to conversations of ShareGPT's form; no tokens are made."""
+    command = [sys.executable, "-m", "common.data", "convert", "--input", str(source), "--output", str(out)]
+    made = run([*command, "--format", "conversation", "--workers", str(workers)])
+    out.unlink()
+    return {**made, "rows": rows, "tokens": 0}
+
+
+def mindrecord(python: str, rows: int) -> float:
+    """How many times faster MindSpore writes a thousand records a call than one."""
+    made = run([python, "-m", "tools.bench.data_mindrecord", "--rows", str(rows)])
+    return float(made["output"].split()[-1])
 
 
 def baseline(kind: str, python: str, source: Path, folder: Path, work: Path) -> dict[str, Any]:
@@ -124,52 +154,66 @@ def main(
 def _compare(
     work: Path, tokenizer: Path, rows: int, python: str, mindformers: str | None, repeats: int
 ) -> list[dict[str, Any]]:
-    source = work / "conversations.jsonl"
-    few = work / "few.jsonl"
+    source, few, broken, folder = (work / n for n in ("all.jsonl", "few.jsonl", "broken.jsonl", "tokenizer"))
     size = data_corpus.write(source, rows, tokenizer)
-    with open(source, "rb") as lines, open(few, "wb") as out:
-        out.writelines(line for line, _ in zip(lines, range(max(rows // 20, 1)), strict=False))
-    folder = work / "tokenizer"
+    with open(source, "rb") as lines, open(few, "wb") as first, open(broken, "wb") as out:
+        for number, line in enumerate(lines):
+            if number < max(rows // 20, 1):
+                first.write(line)
+            # A malformed record in every block: all of them are read one record at a time
+            out.write(b'{"messages": []}\n' if number % 1000 == 500 else line)
     write_hugging_face(
         tokenizer, folder, eos_token="<|end_of_text|>", pad_token="<|finetune_right_pad_id|>", chat_template=None
     )
-    made: list[dict[str, Any]] = []
-    for number in range(repeats):
-        turns: dict[str, Callable[[], dict[str, Any]]] = {
-            "prepare, 2 workers": lambda: ours(source, tokenizer, work / "out", "llama3", 2),
-            "datasets.map, 2 processes": lambda: baseline("map", python, source, folder, work / "map"),
-            "prepare, 1 worker": lambda: ours(source, tokenizer, work / "out", "llama3", 1),
-            "loop, transformers' tokenizer": lambda: baseline("loop", python, few, folder, work / "loop"),
-            "prepare, vicuna, 2 workers": lambda: ours(source, tokenizer, work / "out", "vicuna", 2),
-        }
-        if mindformers is not None:
-            turns["loop, MindFormers' tokenizer"] = partial(
-                baseline, "mindformers", mindformers, few, folder, work / "loop"
-            )
-        made += [{"what": what, "round": number, **measure()} for what, measure in turns.items()]
-    slow = [what for what in dict.fromkeys(entry["what"] for entry in made) if not what.startswith("prepare")]
-    rates = {what: _rate(made, what) for what in slow}
+    skip = ("--on-error", "skip")
+    turns: dict[str, Callable[[], dict[str, Any]]] = {
+        PREPARE: lambda: ours(source, tokenizer, work / "out", "llama3", 2),
+        MAP: lambda: baseline("map", python, source, folder, work / "map"),
+        "prepare, 1 worker": lambda: ours(source, tokenizer, work / "out", "llama3", 1),
+        LOOP: lambda: baseline("loop", python, few, folder, work / "loop"),
+        VICUNA: lambda: ours(source, tokenizer, work / "out", "vicuna", 2),
+        "one by one, 1 worker": lambda: ours(broken, tokenizer, work / "out", "llama3", 1, *skip),
+        "one by one, 2 workers": lambda: ours(broken, tokenizer, work / "out", "llama3", 2, *skip),
+        "convert, 1 worker": lambda: converted(source, work / "out.json", rows, 1),
+        "convert, 2 workers": lambda: converted(source, work / "out.json", rows, 2),
+    }
+    if mindformers is not None:
+        turns[MINDFORMERS] = partial(baseline, "mindformers", mindformers, few, folder, work / "loop")
+    made = [{"what": what, "round": n, **measure()} for n in range(repeats) for what, measure in turns.items()]
     table = Table(title=f"{rows:,} conversations, {size / 1e6:.0f} MB, Llama 3's vocabulary")
-    for heading in ("", "rows/s", "tokens/s", "seconds", "CPU s", "peak MB", *(f"times {what}" for what in slow)):
-        table.add_column(heading, justify="left" if not heading else "right")
+    for heading in ("", "rows/s", "tokens/s", "seconds", "CPU s", "peak MB"):
+        table.add_column(heading, justify="right" if heading else "left")
     for entry in made:
-        rate = entry["rows"] / entry["seconds"]
-        entry["times"] = {what: rate / rates[what] for what in slow}
+        entry["rate"] = entry["rows"] / entry["seconds"]
+        figures = (entry["rate"], entry["tokens"] / entry["seconds"])
         table.add_row(
             entry["what"],
-            f"{rate:,.0f}",
-            f"{entry['tokens'] / entry['seconds']:,.0f}",
+            *(f"{figure:,.0f}" for figure in figures),
             f"{entry['seconds']:.1f}",
             f"{entry['cpu_seconds']:.1f}",
             f"{entry['peak_bytes'] / 1e6:.0f}",
-            *(f"{times:.1f}" for times in entry["times"].values()),
         )
+    Console().print(table)
+    ratios = [(a, b, asked, _ratio(made, a, b)) for a, b, asked in RATIOS if a in turns and b in turns]
+    if mindformers is not None:
+        ratios.append(
+            ("MindRecord, 1000 records a call", "one a call", 2, mindrecord(mindformers, max(rows // 20, 1000)))
+        )
+    table = Table(title="In rows a second, medians of the rounds")
+    for heading in ("", "over", "times", "at least"):
+        table.add_column(heading, justify="right" if heading in ("times", "at least") else "left")
+    for one, other, asked, times in ratios:
+        table.add_row(one, other, f"{times:.2f}", f"{asked:g}" if asked else "")
+        made.append({"what": one, "over": other, "times": times})
     Console().print(table)
     return made
 
 
-def _rate(made: list[dict[str, Any]], what: str) -> float:
-    return max(float(entry["rows"] / entry["seconds"]) for entry in made if entry["what"] == what)
+def _ratio(made: list[dict[str, Any]], one: str, other: str) -> float:
+    """The median over the rounds of how many times faster one is than the other."""
+    rates = {(entry["what"], entry["round"]): entry["rate"] for entry in made}
+    rounds = {number for _, number in rates}
+    return float(np.median([rates[one, number] / rates[other, number] for number in rounds]))
 
 
 def _growth(work: Path, tokenizer: Path) -> list[dict[str, Any]]:
