@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunError, UserError, did_you_mean
 from common.files import remove, write_json
 from common.weights import companions, dtypes, hugging_face, layouts, mindspore_ckpt, parts, peft, progress, torch_files
+from common.weights import config as configs
 from common.weights.config import LlamaConfig, read_json
 from common.weights.source import Source, open_source
 from common.weights.tensors import Tensor, in_dtype
@@ -93,6 +96,7 @@ def convert(
     """
     options.check()
     check_places(path, target)
+    target = target.resolve()  # "." has no name to add ".partial" to
     source = peft.open_merged(path, base) if peft.is_adapter(path) else open_source(path, config)
     model = companions.resolve(source, tokenizer, kind)
     tensors = source.tensors
@@ -102,32 +106,33 @@ def convert(
         model = model.with_dtype(dtype.name)
     files, extras = _plan(tensors, model, options)
     partial = target.with_name(target.name + ".partial")
-    done = _begin(partial, _identity(path, source, options, base))
-    left = [file for file in files if not (done and _is_written(partial, file))]
-    _check_space(partial, left)
-    try:
-        for name, content in extras.items():
-            write_json(partial / name, content)
-        companions.write(
-            source,
-            partial,
-            model,
-            options.layout,
-            tokenizer=tokenizer,
-            kind=kind,
-            qkv_concat=options.qkv_concat,
-        )
-        with progress.shown(f"{path.name} → {options.to}", sum(file.size for file in left)) as report:
-            for file in left:
-                _write(partial, file, report, workers, path)
-        (partial / MANIFEST).unlink()
-        if target.is_dir():
-            target.rmdir()
-        os.rename(partial, target)
-    except UserError as error:
-        if not isinstance(error, RunError):
-            remove(partial)  # wrong input: going on would end in the same error
-        raise
+    with _alone(partial):
+        done = _begin(partial, _identity(path, source, model, options))
+        left = [file for file in files if not (done and _is_written(partial, file))]
+        _check_space(partial, left)
+        try:
+            for name, content in extras.items():
+                write_json(partial / name, content)
+            companions.write(
+                source,
+                partial,
+                model,
+                options.layout,
+                tokenizer=tokenizer,
+                kind=kind,
+                qkv_concat=options.qkv_concat,
+            )
+            with progress.shown(f"{path.name} → {options.to}", sum(file.size for file in left)) as report:
+                for file in left:
+                    _write(partial, file, report, workers, path)
+            (partial / MANIFEST).unlink()
+            if target.is_dir():
+                target.rmdir()
+            os.rename(partial, target)
+        except UserError as error:
+            if not isinstance(error, RunError):
+                remove(partial)  # wrong input: going on would end in the same error
+            raise
 
 
 def _write(folder: Path, file: OutputFile, report: Report, workers: int, source: Path) -> None:
@@ -144,6 +149,10 @@ def check_places(source: Path, target: Path) -> None:
     """Raise UserError unless `target` can become a folder that is neither `source` nor inside of it."""
     if target.exists() and not target.is_dir():
         raise UserError("the output exists and is a file", file=target, hint="name a folder")
+    if target.resolve().is_mount():
+        raise UserError(
+            "the output is a mount point, which cannot be replaced", file=target, hint="name a folder in it"
+        )
     if target.suffix in (".ckpt", ".pth", ".safetensors", ".bin"):
         hint = "the model's config and tokenizer go there too"
         raise UserError("the output is a folder, not a file", file=target, expected="a folder", hint=hint)
@@ -189,15 +198,31 @@ def _one_safetensors(name: str, tensors: Mapping[str, Tensor]) -> OutputFile:
     return hugging_face.output(name, tensors, "ms")
 
 
-def _identity(path: Path, source: Source, options: Options, base: Path | None) -> dict[str, object]:
+def _identity(path: Path, source: Source, model: LlamaConfig, options: Options) -> dict[str, object]:
     """What must be equal for a conversion to go on where an interrupted one stopped."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files]
     return {
         "source": str(path.resolve()),
         "files": [list(stat) for stat in stats],
-        "base": str(base.resolve()) if base is not None else None,
+        "config": configs.to_hugging_face(model),  # rows are permuted by its sizes
         "options": {key: getattr(options, key) for key in ("to", "dtype", "shard_size", "qkv_concat", "split")},
     }
+
+
+@contextlib.contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    """Make `partial` and keep other conversions out of it. Raises UserError while one is at work there."""
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "wait for its end, or name another output"
+            raise UserError("another conversion is writing this output", file=partial, hint=hint) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _begin(partial: Path, identity: dict[str, object]) -> bool:
@@ -209,8 +234,8 @@ def _begin(partial: Path, identity: dict[str, object]) -> bool:
                 return True
         except UserError:
             pass  # cut short while it was written: nothing can be trusted
-    remove(partial)
-    partial.mkdir(parents=True)
+    for child in partial.iterdir():
+        remove(child)
     write_json(manifest, identity)
     return False
 

@@ -36,6 +36,7 @@ def get(
     ids that do not fit, or a target that is not empty.
     """
     options.check()
+    target = target.resolve()  # "." has no name to add ".partial" to
     if source == TINY and not Path(TINY).exists():
         _make_tiny(target, options, tokenizer, kind or tokenizer_files.BASE, seed)
         return

@@ -53,7 +53,7 @@ def open_merged(path: Path, base: Path | None) -> Source:
     weights, entries = _read(path)
     source = open_source(folder)
     tensors = _merge(source.tensors, entries, raw, weights)
-    return replace(source, tensors=tensors, files=(*source.files, weights))
+    return replace(source, tensors=tensors, files=(*source.files, weights, file))
 
 
 def describe(path: Path) -> dict[str, Any]:

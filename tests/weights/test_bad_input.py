@@ -6,11 +6,8 @@ import io
 import json
 import os
 import pickle
-import resource
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.errors import RunError, UserError
-from common.weights import containers, mindspore_ckpt, pickle_reading, tiny, torch_files
+from common.errors import UserError
+from common.weights import containers, mindspore_ckpt, pickle_reading, torch_files
 from common.weights import convert as converting
 from common.weights.convert import Options, convert
-from common.weights.inspect import inspect
 from common.weights.source import open_source
-from common.weights.verify import verify
 
 Models = Callable[..., Path]
 INDEX = "model.safetensors.index.json"
@@ -313,55 +308,3 @@ def test_a_plain_zip_is_no_checkpoint(tmp_path: Path) -> None:
     file.write_bytes(content.getvalue())
     with pytest.raises(UserError, match=r"no data\.pkl"):
         torch_files.read(file)
-
-
-# --- interrupted, and out of space
-
-
-LIMIT = 900_000  # bytes: the first shard (852 kB) fits, the second (983 kB) does not
-
-
-def limited() -> None:
-    """Let no file grow beyond LIMIT: writing fails half way, as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
-
-
-CONVERT = (sys.executable, "-m", "common.weights", "convert")
-
-
-def test_a_conversion_that_cannot_write_leaves_no_target_and_goes_on_later(models: Models, tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    arguments = (str(models()), str(target), "--to", "hf", "--dtype", "fp32", "--shard-size", "1MB")
-    failed = subprocess.run((*CONVERT, *arguments), preexec_fn=limited, capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert "error: " in failed.stderr
-    assert "Traceback" not in failed.stderr
-    assert not target.exists()
-    finished = list((tmp_path / "out.partial").glob("*.safetensors"))
-    assert finished
-    times = {file.name: file.stat().st_mtime_ns for file in finished}
-    subprocess.run((*CONVERT, *arguments), check=True)
-    assert not (tmp_path / "out.partial").exists()
-    assert {name: (target / name).stat().st_mtime_ns for name in times} == times  # not written again
-    assert inspect(target).dtype == "fp32"
-    assert not list(target.glob("*.partial"))
-    assert not (target / "conversion.json").exists()
-
-
-def test_finished_shards_of_another_conversion_are_not_used(models: Models, tmp_path: Path) -> None:
-    target, partial = tmp_path / "out", tmp_path / "out.partial"
-    tiny.make(tmp_path / "other", layers=2, seed=5)
-    convert(tmp_path / "other", partial, Options("hf"))  # of the same size and type, from other weights
-    (partial / "conversion.json").write_text(json.dumps({"source": "another"}))
-    convert(models(), target, Options("hf"))
-    assert verify(open_source(models()), open_source(target)).same
-
-
-def test_no_space_is_seen_before_anything_is_written(
-    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    with pytest.raises(RunError, match="not enough space"):
-        convert(models(), tmp_path / "out", Options("meta"))
-    assert list(tmp_path.iterdir()) == []
