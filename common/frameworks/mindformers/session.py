@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
 
 import patches
-from common.errors import UserError
+from common.errors import UserError, did_you_mean
 
 WORKERS_VARIABLE = "MS_WORKER_NUM"  # set by msrun
 
@@ -32,6 +33,7 @@ def begin(config: dict[str, Any], patch_names: list[str], *, processes: int | No
     from mindformers.tools.register.template import ConfigTemplate
     from mindformers.utils.file_utils import set_output_path
 
+    check_keys(config)
     try:
         ConfigTemplate.apply_template(config)  # MindFormers' defaults, as when it reads the file itself
     except (KeyError, ValueError) as error:
@@ -40,6 +42,28 @@ def begin(config: dict[str, Any], patch_names: list[str], *, processes: int | No
     set_output_path(made.output_dir)
     build_context(made)
     return made
+
+
+def check_keys(config: dict[str, Any]) -> None:
+    """Raise UserError for a section, or an option of the model, that MindFormers does not know.
+
+    It would pass over them, and take its own default for what was meant. Other sections it checks by itself.
+    """
+    from mindformers.models.configuration_utils import PretrainedConfig
+    from mindformers.models.llama import LlamaConfig
+    from mindformers.tools.register.template import CONFIG_NAME_TO_CLASS, GeneralConfig
+
+    # What LlamaConfig names, what its base class takes from the rest, and LoRA's, which the trainer reads
+    model = {*inspect.signature(LlamaConfig.__init__).parameters, "type", "pet_config"}
+    model.update(vars(PretrainedConfig()))
+    for name, stated, known in (
+        ("config", config, {*CONFIG_NAME_TO_CLASS, *GeneralConfig.keys()}),
+        ("config.model.model_config", config["model"]["model_config"], model),
+    ):
+        for key in stated:
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise UserError(f"{name}.{key}: MindFormers has no such key", hint=hint or "see configs/")
 
 
 def set_parallel(config: dict[str, Any], processes: int) -> None:

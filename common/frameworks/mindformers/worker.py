@@ -21,6 +21,17 @@ from common.process import die_with_parent
 STEP = 64  # sequence lengths are multiples of it: fewer of them are compiled
 
 
+def sizes(stated: dict[str, Any], needed: int, batch_size: int) -> dict[str, int]:
+    """Of the network that answers: tokens of a row, rows, and blocks of the cache of keys and values.
+
+    `needed` is the longest prompt with its answer. There are `num_blocks` as stated, or as many as whole rows take:
+    with fewer, paged attention would run out of them.
+    """
+    length = -(-needed // STEP) * STEP
+    blocks = batch_size * -(-length // stated.get("block_size", 16))
+    return {"seq_length": length, "batch_size": batch_size, "num_blocks": max(blocks, stated.get("num_blocks", 512))}
+
+
 def work(request: dict[str, Any], answers: TextIO, output: str) -> None:
     """Write the answers to `answers`, one batch after the other; `output` is for what MindFormers leaves."""
     from common.frameworks.mindformers import configuration, generation, network, session
@@ -32,8 +43,7 @@ def work(request: dict[str, Any], answers: TextIO, output: str) -> None:
     config, prompts = request["config"], request["prompts"]
     run = config.pop("run")
     needed = max(map(len, prompts)) + request["max_new_tokens"]
-    config["model"]["model_config"]["seq_length"] = -(-needed // STEP) * STEP
-    config["model"]["model_config"]["batch_size"] = request["batch_size"]
+    config["model"]["model_config"].update(sizes(config["model"]["model_config"], needed, request["batch_size"]))
     config["model"] = configuration.model(Path(request["run"]) / "weights", config["model"], request["pad_id"])
     config["output_dir"] = output
     made = session.begin(config, run["patches"], processes=1)

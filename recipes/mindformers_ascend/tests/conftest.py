@@ -26,13 +26,24 @@ def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished smoke run with nothing given. MINDFORMERS_RUN names one that is there already."""
+    """The directory of a finished smoke run with nothing given, called from an empty folder.
+
+    MINDFORMERS_RUN names one that is there already.
+    """
     if given := os.environ.get("MINDFORMERS_RUN"):
         return Path(given)
-    output = tmp_path_factory.mktemp("smoke") / "run"
-    done = run_sh("--output", output)
+    output = tmp_path_factory.mktemp("smoke") / "a path with spaces, 和中文"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = run_sh("--output", output, cwd=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
+    nothing_left_in(elsewhere)
     return output
+
+
+def nothing_left_in(folder: Path) -> None:
+    """MindSpore's compilers leave folders where they run: here and in the project there are none."""
+    assert list(folder.iterdir()) == []
+    assert not any((ROOT / name).exists() for name in ("rank_0", "kernel_meta", "output"))
 
 
 @pytest.fixture(scope="session")

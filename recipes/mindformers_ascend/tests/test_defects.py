@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import regex
 import yaml
-from conftest import ROOT, run_sh
+from conftest import ROOT
 
 from common import tokenizer as tokenizers
 from common.errors import UserError
-from common.frameworks.mindformers import configuration
+from common.frameworks.mindformers import configuration, session
 from common.tokenizer.vocabulary import SPLIT_PATTERN
 from common.weights import get, verify
 from common.weights.convert import Options
@@ -39,8 +39,6 @@ def test_digits_are_split_as_llama_3_does() -> None:
 
 @pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "pad_token_id", "vocab_size"])
 def test_ids_that_contradict_the_weights_are_refused(run: Path, tmp_path: Path, key: str) -> None:
-    done = run_sh("--output", tmp_path / "run", "--dry-run", "--set", f"config.model.model_config.{key}=7")
-    assert done.returncode == 0
     content = yaml.safe_load((run / "train" / "config.yaml").read_text())
     content["model"]["model_config"][key] = 7
     file = tmp_path / "config.yaml"
@@ -52,6 +50,30 @@ def test_ids_that_contradict_the_weights_are_refused(run: Path, tmp_path: Path, 
     assert own["bos_token_id"] == tokens.special["<|begin_of_text|>"]
     assert own["eos_token_id"] == tokens.special["<|end_of_text|>"]
     assert own["pad_token_id"] == tokens.special["<|finetune_right_pad_id|>"]
+
+
+@pytest.mark.parametrize(
+    ("key", "typo"),
+    [
+        ("optimizer", "optimzer"),
+        ("load_ckpt_format", "load_ckpt_formt"),
+        ("model.model_config.use_flash_attention", "use_flash_atention"),
+    ],
+)
+def test_a_key_that_mindformers_does_not_know_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, typo: str
+) -> None:
+    """MindFormers would pass over it, and take its own default for what was meant."""
+    monkeypatch.chdir(tmp_path)  # where MindFormers leaves its log
+    config = configuration.read(run / "train" / "config.yaml")[1]
+    session.check_keys(config)
+    holder = config
+    *parents, last = key.split(".")
+    for parent in parents:
+        holder = holder[parent]
+    holder[typo] = holder.pop(last)
+    with pytest.raises(UserError, match=rf"{typo}: MindFormers has no such key[\s\S]*did you mean '{last}'"):
+        session.check_keys(config)
 
 
 def test_weights_that_the_checkpoint_lacks_are_an_error(run: Path, tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RECIPE, ROOT, nll, run_sh
+import yaml
+from conftest import RECIPE, ROOT, nll, nothing_left_in, run_sh
 from mindspore import dataset
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from common import environment
 from common import tokenizer as tokenizers
-from common.frameworks.mindformers import checkpoints
+from common.frameworks.mindformers import checkpoints, worker
 from common.weights import verify
 from common.weights.logits import logits
 from common.weights.source import open_source
@@ -130,25 +131,29 @@ def test_answers_are_greedy_and_end(run: Path, evaluation: dict[str, dict[str, A
 
 
 def test_predict_answers_as_evaluation_did(run: Path, evaluation: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """Several prompts from a file, then one text, through MindFormers; nothing is left in the folder of the call."""
+    """Several prompts from a file and one text, through MindFormers; nothing is left in the folder of the call."""
     python = environment.light_spec().python()
     command = [str(python), "-m", "common.evaluation", "generate", "--model", str(run / "model"), "--json"]
+    command += ["--prompts", str(run / "data" / "eval" / "prompts.jsonl"), "--predict-data", "What is a river?"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def ask(*options: str) -> list[dict[str, Any]]:
-        words = [*command, *options, "--max-new-tokens", "12"]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert "WARNING" not in done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    several = ask("--prompts", str(run / "data" / "eval" / "prompts.jsonl"))
-    assert [each["answer"] for each in several] == [
+    words = [*command, "--max-new-tokens", "12"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    asked = [each for each in answers if each["prompt"] != "What is a river?"]
+    assert [each["answer"] for each in asked] == [
         each["after"] for each in evaluation["ended by themselves"]["samples"]
     ]
-    one = ask("--predict-data", "What is a river?")
-    assert one[0]["prompt"] == "What is a river?" and one[0]["tokens"] > 0
-    assert not list(tmp_path.iterdir())
+    assert len(answers) == len(asked) + 1 and all(each["tokens"] > 0 for each in answers)
+    nothing_left_in(tmp_path)
+
+
+def test_the_cache_of_keys_and_values_holds_whole_rows() -> None:
+    """Paged attention, on Ascend, takes blocks of 16 tokens: the upstream's 512 are 8192 tokens of all rows."""
+    stated = yaml.safe_load((RECIPE / "configs" / "predict.yaml").read_text())["model"]["model_config"]
+    assert worker.sizes(stated, 500, 8) == {"seq_length": 512, "batch_size": 8, "num_blocks": 512}
+    assert worker.sizes(stated, 8192, 8)["num_blocks"] == 8 * 8192 // 16
 
 
 def test_report_tensorboard_and_mindformers_own_loss_lines(run: Path) -> None:
