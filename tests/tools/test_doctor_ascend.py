@@ -148,6 +148,8 @@ def test_commands_that_are_not_there_fail(model: Path, tmp_path: Path, monkeypat
     spec = plan.environment_spec(RECIPE, recipe.read(RECIPE)[0], "ascend_800t_a2")
     lines = list(machine.drivers("ascend_800t_a2", recipe.read(RECIPE)[0].versions, spec))
     assert {line.state for line in lines} == {"fail"} and all(line.to_do for line in lines)
+    to_do = {line.name: line.to_do for line in lines}
+    assert "8.5.0 (MindFormers" in to_do["CANN"] and "25.5.0 (" in to_do["driver"] and "2.7.2 (" in to_do["mindspore"]
 
 
 @pytest.mark.parametrize("folder", [each for each in recipe.folders() if recipe.read(each)[0].versions])

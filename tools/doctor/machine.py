@@ -67,7 +67,7 @@ def drivers(identifier: str, table: Versions | None, spec: Spec) -> Iterator[Lin
     known = versions.together(table, spec)
     for check in checks:
         line = driver(check)
-        yield known.line(line.name, line.found, check.hint) if line.state == "pass" else line
+        yield known.line(line.name, line.found, check.hint) if line.state == "pass" else known.absent(line)
 
 
 def driver(check: Check) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
@@ -38,6 +38,11 @@ class Together:
             told += f"; {found} goes with {self.others(fitting[0], name)}"
         newer = Version(found) > Version(wanted)
         return Line(name, "warn" if newer and name not in self.pinned else "fail", told, to_do)
+
+    def absent(self, line: Line) -> Line:
+        """What to do where nothing was found, with the version to install."""
+        wanted = self.chosen.get(line.name)
+        return line if wanted is None else replace(line, to_do=f"{line.to_do}: {wanted} ({self.table.source})")
 
     def others(self, versions: dict[str, str], name: str) -> str:
         """The pinned distributions of a set, but for `name`."""
