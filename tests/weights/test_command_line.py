@@ -137,10 +137,20 @@ def pair(rank: int = 2) -> dict[str, Any]:
     return {f"{MODULE}.lora_A.weight": a.astype(np.float32), f"{MODULE}.lora_B.weight": b.astype(np.float32)}
 
 
+def rows(count: int) -> dict[str, Any]:
+    name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    return {name: np.ones((count, 128), np.float32)}
+
+
 def test_an_adapter_is_merged_into_its_base(models: Models, tmp_path: Path) -> None:
     base = models(dtype="fp32")
     tensors = pair()
     adapter(tmp_path / "a", {**LORA, "base_model_name_or_path": str(base)}, tensors)
+    shown = json.loads(run("inspect", tmp_path / "a").stdout)
+    assert shown == {
+        "format": "peft", "kind": "LORA", "parameters": 512, "dtype": "fp32", "rank": 2, "alpha": 8,
+        "target_modules": None, "base": str(base),
+    }  # fmt: skip
     assert run("convert", tmp_path / "a", tmp_path / "m", "--to", "hf").returncode == 0
     a, b = tensors.values()
     merged, original = open_source(tmp_path / "m").tensors, open_source(base).tensors
@@ -157,6 +167,11 @@ def test_an_adapter_is_merged_into_its_base(models: Models, tmp_path: Path) -> N
     [
         ({**LORA, "peft_type": "IA3"}, pair(), "only LoRA"),
         ({**LORA, "use_dora": True}, pair(), "use_dora"),
+        ({**LORA, "layer_replication": [[0, 2]]}, pair(), "layer_replication"),
+        ({**LORA, "init_lora_weights": "pissa"}, pair(), "base that its start has changed"),
+        ({**LORA, "trainable_token_indices": [1, 2]}, pair() | rows(1), "trained rows do not fit"),
+        ({**LORA, "trainable_token_indices": {"lm_head": [1]}}, pair() | rows(1), "trained rows do not fit"),
+        ({**LORA, "trainable_token_indices": [5000]}, pair() | rows(1), "trained rows do not fit"),
         ({**LORA, "r": 4}, pair(), "does not match its weights"),
         (LORA, {}, "no tensors"),
         (LORA, dict(list(pair().items())[:1]), "one of two matrices"),

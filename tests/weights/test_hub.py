@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from local_hub import Hub, serving, variables
+from safetensors.numpy import save_file
 
 from common.errors import UserError
 from common.weights import hub
@@ -68,6 +71,26 @@ def test_a_download_that_breaks_off_is_made_whole(hub_at: tuple[Hub, str], model
         done = run(hub_at, tmp_path / "home", "get", "meta-llama/tiny", str(tmp_path / "m"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m" / name).read_bytes() == (models() / name).read_bytes()
+
+
+def test_an_adapters_base_and_what_is_verified_may_be_ids(
+    hub_at: tuple[Hub, str], models: Models, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "meta-llama/tiny", "trainable_token_indices": [3]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    save_file({name: np.ones((1, 128), np.float32)}, folder / "adapter_model.safetensors")
+    arguments = ("convert", str(folder), str(tmp_path / "m"), "--to", "hf")
+    done = run(hub_at, tmp_path / "home", *arguments)
+    assert done.returncode == 2
+    assert "name it with --base: a folder or a hub id" in done.stderr
+    done = run(hub_at, tmp_path / "home", *arguments, "--base", "meta-llama/tiny")
+    assert done.returncode == 0, done.stderr
+    done = run(hub_at, tmp_path / "home", "verify", "meta-llama/tiny", str(tmp_path / "m"))
+    assert done.returncode == 1, done.stderr
+    assert "model.embed_tokens.weight: 128 of 163840 values differ" in done.stderr
 
 
 @pytest.mark.parametrize(
