@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from example_project import add_recipe, tools, write
 
+from tools.lint.rules import RULES
+
 
 def edit(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
@@ -209,6 +211,10 @@ def test_rule_finds_what_was_planted(number: int, planted: tuple[list[Path], lis
         number_of_line = matching[0]["line"]
         assert isinstance(number_of_line, int)
         assert line in files[number].read_text(encoding="utf-8").splitlines()[number_of_line - 1]
+
+
+def test_every_rule_has_a_violation_that_is_planted() -> None:
+    assert {case[0] for case in PLANTED} == {rule.id for rule in RULES}
 
 
 RIGHT = '''\
