@@ -230,4 +230,4 @@ def differing(pins: list[str], installed: dict[str, str]) -> Iterator[str]:
 
 def _split(message: str) -> tuple[str, str]:
     what, _, to_do = message.partition("to do:")
-    return " ".join(what.split()), to_do.strip()
+    return "\n".join(line.strip() for line in what.strip().splitlines()), to_do.strip()
