@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gzip
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,23 @@ def test_of_a_record_that_is_too_long_only_its_place_is_kept(
     left = [text for text in ("one", "x" * 9, "yy", "two", "zz", "three") if text in kept]
     assert left == ["one", "x" * 9, "two", "three"]
     assert max(len(block.data) for block in found) <= 2 * short_records
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "text"])
+def test_a_record_without_end_is_given_up_at_once(form: str, short_records: int) -> None:
+    """Not when it has been read: its reads are let go as they come."""
+    taken = 0
+
+    class Endless(files.InputFile):
+        def blocks(self, size: int = 0) -> Iterator[bytes]:
+            nonlocal taken
+            begin = {"json": b'[{"a": "', "jsonl": b'{"a": "', "text": b""}[form]
+            for block in itertools.chain([begin], itertools.repeat(b"x" * 10, 1000)):
+                taken += 1
+                yield block
+
+    found = next(blocks.read(Endless(Path("a"), "", form)))
+    assert found.kind == TOO_LONG and taken <= short_records // 10 + 2
 
 
 def test_plain_text_without_blank_lines_is_read_by_line(tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ def test_convert_writes_the_same_with_any_number_of_workers(
         given = ("--input", source, "--format", form, "--workers", count, "--output", tmp_path / f"out{count}")
         assert command("convert", *given) == 0
     assert (tmp_path / "out1").read_bytes() == (tmp_path / "out3").read_bytes()
+    if form == "conversation":
+        made = json.loads((tmp_path / "out1").read_text(encoding="utf-8"))
+        assert [record["id"] for record in made] == [str(number) for number in range(1, 201)]
 
 
 def children(process: int) -> list[int]:
