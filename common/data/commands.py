@@ -18,7 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Workers = Annotated[int, typer.Option(help="processes; 0: one a core, at most four, for a large input", min=0)]
+Workers = Annotated[
+    int, typer.Option(help="processes; 1: this one alone; 0: one a core, at most four, where the input is large", min=0)
+]
 
 
 @app.callback()

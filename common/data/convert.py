@@ -58,22 +58,22 @@ def convert(
     remove(rejects)
     written = 0
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "wb") as file:
             for made in in_order(read_blocks(probe), work, number_of_workers(workers, probe)):
                 counts.add(made.counts)
                 write_rejects(rejects, made.rejects)
                 if format == "conversation":
                     file.writelines(
-                        f'{"," if number > 1 else "["}\n  {{\n    "id": "{number}",{text}'
-                        for number, text in enumerate(made.texts, written + 1)
+                        b'%b\n  {\n    "id": "%d",%b' % (b"," if number > 1 else b"[", number, text)
+                        for number, text in enumerate(made.text.split(b"\0")[:-1], written + 1)
                     )
                 else:
-                    file.writelines(made.texts)
-                written += len(made.texts)
+                    file.write(made.text)
+                written += made.records
                 if progress is not None:
                     progress(made.bytes, 0)
             if format == "conversation":
-                file.write("\n]")
+                file.write(b"\n]")
         if not written:
             raise UserError("nothing is left to write", file=probe.files[0], found=describe(counts))
         partial.replace(output)
@@ -86,9 +86,10 @@ def convert(
 
 @dataclass
 class Texts:
-    """The records of one block as text, as they stand in the output; conversations without their number."""
+    """The records of one block as they stand in the output; conversations without their number, a NUL after each."""
 
-    texts: list[str]
+    text: bytes
+    records: int
     counts: Counts
     rejects: list[Reject]
     bytes: int
@@ -106,8 +107,8 @@ class TextWorker:
         if self.format != "text" and (records.batch.roles == DOCUMENT).any():
             raise UserError("documents are no conversations", file=block.file, expected="--format text")
         write = {"conversation": _conversation, "messages": _messages, "text": _text}[self.format]
-        made = [write(turns) for turns in to_turns(records.batch)]
-        return Texts(made, records.counts, records.rejects, block.size)
+        made = "".join([write(turns) for turns in to_turns(records.batch)])
+        return Texts(made.encode(), len(records.batch), records.counts, records.rejects, block.size)
 
 
 # JSON as json.dumps(..., ensure_ascii=False) writes it; of its encoder only the strings are compiled with indent=2.
@@ -117,7 +118,7 @@ def _conversation(turns: Turns) -> str:
         f'\n      {{\n        "from": "{_SHAREGPT_ROLES[role]}",\n        "value": {encode_basestring(text)}\n      }}'
         for role, text in turns
     )
-    return f'\n    "conversations": [{said}\n    ]\n  }}'
+    return f'\n    "conversations": [{said}\n    ]\n  }}\0'
 
 
 def _messages(turns: Turns) -> str:

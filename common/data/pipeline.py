@@ -100,5 +100,7 @@ def is_large(probe: Probe) -> bool:
 
 
 def number_of_workers(asked: int, probe: Probe) -> int:
-    """How many processes take the blocks of an input where `asked` are asked for; 0: none but this one."""
-    return asked or (default_workers() if is_large(probe) else 0)
+    """How many processes take the blocks of an input where `asked` are asked for; 0: this one does all of it."""
+    if asked == 0:
+        return default_workers() if is_large(probe) else 0
+    return asked if asked > 1 else 0
