@@ -102,6 +102,10 @@ def test_a_split_gives_each_rank_its_heads(models: Models, tmp_path: Path, to: s
         half = len(rows) // 2
         assert np.array_equal(stored(part, query), rows[rank * half : (rank + 1) * half])
         assert np.array_equal(stored(part, out), hf["self_attn.o_proj"][:, rank * 64 : (rank + 1) * 64])
+        feed_forward = out.replace("attention.wo", "feed_forward.{}").format
+        assert np.array_equal(stored(part, feed_forward("w1")), hf["mlp.gate_proj"][rank * 192 : (rank + 1) * 192])
+        assert np.array_equal(stored(part, feed_forward("w2")), hf["mlp.down_proj"][:, rank * 192 : (rank + 1) * 192])
+        assert np.array_equal(stored(part, query[:-19] + "ffn_norm.weight"), hf["post_attention_layernorm"])
 
 
 def test_configs_are_translated(models: Models, tmp_path: Path) -> None:
