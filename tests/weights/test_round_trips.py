@@ -16,7 +16,7 @@ from common.weights.dtypes import FP32, Array, cast
 from common.weights.source import Source, open_source
 from common.weights.tensors import Held, Tensor, in_dtype
 from common.weights.verify import verify
-from common.weights.views import Alternating, Columns, EveryNth, HeadsPermuted, Rows, SideBySide, Stacked
+from common.weights.views import Alternating, Columns, EveryNth, HeadsPermuted, Rows, RowsReplaced, SideBySide, Stacked
 
 Models = Callable[..., Path]
 FORMATS = ("hf", "mindspore", "mindspore-safetensors", "meta")
@@ -198,6 +198,7 @@ def test_every_view_gives_any_rows(models: Models) -> None:
         (EveryNth(one, 1, 2), a[1::2]),
         (HeadsPermuted(one, 16, to_meta=True), a.reshape(4, 2, 8, 6).swapaxes(1, 2).reshape(64, 6)),
         (in_dtype(one, FP32), a),
+        (RowsReplaced(one, [63, 3, 0], Held(FP32, b[:3])), np.concatenate([b[2:3], a[1:3], b[1:2], a[4:63], b[:1]])),
     ]
     for view, expected in views:
         assert view.shape == expected.shape
