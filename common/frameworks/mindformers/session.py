@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 from pathlib import Path
 from typing import Any
 
 import patches
-from common.errors import UserError, did_you_mean
+from common.errors import UserError
 
 WORKERS_VARIABLE = "MS_WORKER_NUM"  # set by msrun
+
+ONE_LETTER = 0.88  # how like another a word is that has about one letter wrong
 
 
 def begin(config: dict[str, Any], patch_names: list[str], *, processes: int | None = None) -> Any:
@@ -45,25 +48,23 @@ def begin(config: dict[str, Any], patch_names: list[str], *, processes: int | No
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Raise UserError for a section, or an option of the model, that MindFormers does not know.
+    """Raise UserError for a section, or an option of the model, that is one of MindFormers' with a typing mistake.
 
-    It would pass over them, and take its own default for what was meant. Other sections it checks by itself.
+    It would pass over it, and take its own default for what was meant. It reads more keys than its template names,
+    so one that is like none of them, or like one that is stated as well, is left to it.
     """
-    from mindformers.models.configuration_utils import PretrainedConfig
     from mindformers.models.llama import LlamaConfig
     from mindformers.tools.register.template import CONFIG_NAME_TO_CLASS, GeneralConfig
 
-    # What LlamaConfig names, what its base class takes from the rest, and LoRA's, which the trainer reads
-    model = {*inspect.signature(LlamaConfig.__init__).parameters, "type", "pet_config"}
-    model.update(vars(PretrainedConfig()))
     for name, stated, known in (
         ("config", config, {*CONFIG_NAME_TO_CLASS, *GeneralConfig.keys()}),
-        ("config.model.model_config", config["model"]["model_config"], model),
+        ("config.model.model_config", config["model"]["model_config"], inspect.signature(LlamaConfig).parameters),
     ):
+        left_out = [key for key in known if key not in stated]
         for key in stated:
-            if key not in known:
-                hint = did_you_mean(key, known)
-                raise UserError(f"{name}.{key}: MindFormers has no such key", hint=hint or "see configs/")
+            near = [] if key in known else difflib.get_close_matches(key, left_out, n=1, cutoff=ONE_LETTER)
+            if near:
+                raise UserError(f"{name}.{key}: MindFormers has no such key", hint=f"did you mean {near[0]!r}?")
 
 
 def set_parallel(config: dict[str, Any], processes: int) -> None:
