@@ -139,7 +139,7 @@ def variants(run: Path, config: dict[str, Any], tmp_path_factory: pytest.TempPat
             shared = variant["plugins"]["3d"]
             data_size = processes // (shared["tp_size"] * shared["pp_size"] * shared["sp_size"])
             found[name] = Variant(home / name, dtype, data_size, folders[-1] if name in RESUMED else None)
-        on_two_nodes(processes // 2, home, [*map(str, folders)])
+        run_variants(processes, home, [*map(str, folders)])
     return found
 
 
@@ -191,19 +191,19 @@ def resumed(folder: Path) -> Path:
     return mine
 
 
-def on_two_nodes(per_node: int, home: Path, arguments: list[str]) -> None:
-    """tests/variants.py, on this machine as two nodes: one process each by torchrun, two by `colossalai run`."""
+def run_variants(processes: int, home: Path, arguments: list[str]) -> None:
+    """tests/variants.py on this machine: by torchrun as two nodes of one process, or four by `colossalai run`."""
     script = str(RECIPE / "tests" / "variants.py")
     port = free_port()
-    if per_node == 1:
-        nodes = [Cluster(per_node, 2, rank, "127.0.0.1", int(port)) for rank in (0, 1)]
+    if processes == 2:
+        nodes = [Cluster(1, 2, rank, "127.0.0.1", int(port)) for rank in (0, 1)]
         launchers = [launch("torchrun", sys.executable, node, home) for node in nodes]
     else:
-        (home / "hosts").write_text("127.0.0.1\nlocalhost\n")
-        options = ["--hostfile", str(home / "hosts"), "--nproc_per_node", str(per_node), "--master_port", port]
+        (home / "hosts").write_text("127.0.0.1\n")
+        options = ["--hostfile", str(home / "hosts"), "--nproc_per_node", str(processes), "--master_port", port]
         launchers = [[sys.executable, str(RECIPE / "launch.py"), "run", *options]]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RECIPE}", "OMP_NUM_THREADS": "1"}
-    with (home / f"{per_node}.log").open("w+") as log:
+    with (home / f"{processes}.log").open("w+") as log:
         started = [
             subprocess.Popen([*words, script, *arguments], stdout=log, stderr=log, env=variables, cwd=ROOT)
             for words in launchers
