@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 # The longest record that is read, so that memory stays within bounds: a book has about one megabyte.
-RECORD_BYTES = 16 * 2**20
+RECORD_BYTES = 8 * 2**20
 
 TOO_LONG = "too long"
 
