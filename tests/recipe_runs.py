@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,11 +37,18 @@ class RunSh:
             start_new_session=True,
         )
 
-    def smoke(self, output: Path) -> Path:
-        """A finished smoke run with nothing given, in `output`, or where LLAMA3_SMOKE_RUN names one."""
+    def smoke(self, output: Path, cwd: Path = ROOT, killed_at: Iterable[Callable[[], bool]] = ()) -> Path:
+        """A finished smoke run with nothing given, in `output`, or where LLAMA3_SMOKE_RUN names one.
+
+        It is killed at each of the moments first, and started again.
+        """
         if given := os.environ.get("LLAMA3_SMOKE_RUN"):
             return Path(given)
-        done = self("--output", output)
+        for moment in killed_at:
+            process = self.start(output)
+            wait_until(process, moment)
+            kill(process, output)
+        done = self("--output", output, cwd=cwd)
         assert done.returncode == 0, done.stdout + done.stderr
         return output
 

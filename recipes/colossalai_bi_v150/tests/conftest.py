@@ -5,25 +5,24 @@ from __future__ import annotations
 import copy
 import json
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from recipe_runs import RunSh, free_port
+
+from common import golden
+from common.launchers import Cluster, launch
 
 RECIPE = Path(__file__).resolve().parent.parent
 ROOT = RECIPE.parent.parent
-RUN_SH = RECIPE / "run.sh"
-sys.path[:0] = [str(RECIPE), str(ROOT)]
-
-from killed import MOMENTS, kill_at  # noqa: E402 - the path is set above
-
-from common import golden  # noqa: E402
-from common.launchers import Cluster, launch  # noqa: E402
+sys.path.insert(0, str(RECIPE))
+run_sh = RunSh(RECIPE)
 
 STEPS = 6
 SAVED = 3  # the step from which variants are resumed
@@ -56,26 +55,16 @@ GOLDEN: dict[int, tuple[str, dict[str, Any]]] = {
 RESUMED = ("tp2", "pp2", "zero1", "zero2", "gemini", "pp2_zero1")
 
 
-def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """`bash run.sh ARGUMENTS`, with its output."""
-    command = ["bash", str(RUN_SH), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=900)
-
-
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished smoke run with nothing given, killed three times on its way.
-
-    COLOSSALAI_RUN names one that is there already.
-    """
-    if given := os.environ.get("COLOSSALAI_RUN"):
-        return Path(given)
+    """The directory of a finished smoke run with nothing given, killed three times on its way."""
     output = tmp_path_factory.mktemp("smoke") / "run"
-    for moment in MOMENTS:
-        kill_at(moment, ["bash", str(RUN_SH), "--output", str(output)], output)
-    done = run_sh("--output", output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output
+    moments: list[Callable[[], bool]] = [
+        lambda: len(rows(output / "metrics.jsonl")) >= 7,  # past the checkpoint of step 5
+        lambda: (output / "checkpoints" / "step-10.partial").exists(),  # while it is written
+        lambda: (output / "export.partial").exists(),
+    ]
+    return run_sh.smoke(output, killed_at=moments)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +85,9 @@ def evaluation(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    """The whole lines of metrics.jsonl, also while it is written."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 @dataclass(frozen=True)
@@ -194,7 +185,7 @@ def resumed(folder: Path) -> Path:
 def run_variants(processes: int, home: Path, arguments: list[str]) -> None:
     """tests/variants.py on this machine: by torchrun as two nodes of one process, or four by `colossalai run`."""
     script = str(RECIPE / "tests" / "variants.py")
-    port = free_port()
+    port = str(free_port())
     if processes == 2:
         nodes = [Cluster(1, 2, rank, "127.0.0.1", int(port)) for rank in (0, 1)]
         launchers = [launch("torchrun", sys.executable, node, home) for node in nodes]
@@ -215,9 +206,3 @@ def run_variants(processes: int, home: Path, arguments: list[str]) -> None:
                 process.kill()
         log.seek(0)
         assert not any(status), log.read()
-
-
-def free_port() -> str:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return str(bound.getsockname()[1])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT
+from recipe_runs import free_port
 
 import patches
 from common.errors import UserError
@@ -141,7 +142,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     script: Path = tmp_path_factory.mktemp("patches") / "script.py"
     script.write_text(SCRIPT)
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), free_port()]
+    command = [sys.executable, str(script), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

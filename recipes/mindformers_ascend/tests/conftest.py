@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recipe_runs import RunSh
 
 RECIPE = Path(__file__).resolve().parent.parent
 ROOT = RECIPE.parent.parent
-RUN_SH = RECIPE / "run.sh"
-sys.path[:0] = [str(RECIPE), str(ROOT)]
-
-
-def run_sh(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """`bash run.sh ARGUMENTS`, with its output."""
-    command = ["bash", str(RUN_SH), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=900)
+sys.path.insert(0, str(RECIPE))
+run_sh = RunSh(RECIPE)
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished smoke run with nothing given, called from an empty folder.
-
-    MINDFORMERS_RUN names one that is there already.
-    """
-    if given := os.environ.get("MINDFORMERS_RUN"):
-        return Path(given)
-    output = tmp_path_factory.mktemp("smoke") / "a path with spaces, 和中文"
+    """The directory of a finished smoke run with nothing given, called from an empty folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    done = run_sh("--output", output, cwd=elsewhere)
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = run_sh.smoke(tmp_path_factory.mktemp("smoke") / "a path with spaces, 和中文", cwd=elsewhere)
     nothing_left_in(elsewhere)
     return output
 
@@ -46,9 +32,16 @@ def nothing_left_in(folder: Path) -> None:
     assert not any((ROOT / name).exists() for name in ("rank_0", "kernel_meta", "output"))
 
 
+def rows(output: Path) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl, also while it is written."""
+    file = output / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 @pytest.fixture(scope="session")
 def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return rows(run)
 
 
 @pytest.fixture(scope="session")

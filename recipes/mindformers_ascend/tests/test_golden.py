@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from importlib.metadata import version
 from pathlib import Path
 
-from conftest import run_sh
-from processes import rows, start, wait_until, wait_until_nobody_works_in
+from conftest import rows, run_sh
+from recipe_runs import interrupt, wait_until, wait_until_nobody_works_in
 
 from common import golden
 from common.data import mindrecord
@@ -57,10 +55,9 @@ def test_the_same_loss_as_everywhere(tmp_path: Path) -> None:
         run / "data" / "train", run / "data" / "train.mindrecord", length=golden.LENGTH + 1, pad=pad
     )
     assert written == golden.STEPS * golden.ROWS
-    process = start(run, *map(str, options[2:]), *fewer, "--only", "train")
+    process = run_sh.start(run, *options[2:], *fewer, "--only", "train")
     wait_until(process, lambda: len(rows(run)) > SAVE_STEPS)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    said = process.communicate()[0]
+    said = interrupt(process)
     assert process.returncode == 130, said
     assert "goes on from the last checkpoint" in said and "Traceback" not in said
     wait_until_nobody_works_in(run)

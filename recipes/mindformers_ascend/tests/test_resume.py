@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
-from conftest import run_sh
-from processes import rows, start, wait_until, wait_until_nobody_works_in
+from conftest import rows, run_sh
+from recipe_runs import kill, wait_until
 
 from common.frameworks.mindformers import checkpoints
 from common.weights import mindspore_ckpt
@@ -30,11 +28,9 @@ def test_killed_and_repeated_it_ends_in_the_same_bytes(run: Path, tmp_path: Path
     shutil.copyfile(run / "plan.yaml", output / "plan.yaml")
     folder = output / "mindformers" / "checkpoint"
     for reached in (10, 17):  # checkpoints at 8 and 16; an epoch is 9 steps
-        process = start(output)
+        process = run_sh.start(output)
         wait_until(process, lambda reached=reached: len(rows(output)) >= reached)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        wait_until_nobody_works_in(output)
+        kill(process, output)
     last = checkpoints.last_whole(folder, 2)
     assert last is not None and last.step == 16
     cut_after_the_last_tensor(last.files[1])
