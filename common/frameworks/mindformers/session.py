@@ -13,6 +13,7 @@ from common.errors import UserError
 
 WORKERS_VARIABLE = "MS_WORKER_NUM"  # set by msrun
 
+READ_TOO = ("profiler_level",)  # by its Trainer, though no template names it, and one letter from another key
 ONE_LETTER = 0.88  # how like another a word is that has about one letter wrong
 
 
@@ -57,7 +58,7 @@ def check_keys(config: dict[str, Any]) -> None:
     from mindformers.tools.register.template import CONFIG_NAME_TO_CLASS, GeneralConfig
 
     for name, stated, known in (
-        ("config", config, {*CONFIG_NAME_TO_CLASS, *GeneralConfig.keys()}),
+        ("config", config, {*CONFIG_NAME_TO_CLASS, *GeneralConfig.keys(), *READ_TOO}),
         ("config.model.model_config", config["model"]["model_config"], inspect.signature(LlamaConfig).parameters),
     ):
         left_out = [key for key in known if key not in stated]
