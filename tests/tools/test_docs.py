@@ -43,6 +43,7 @@ STANDS_FOR = {
     "tokenizer.model": "tiny",
     "DIR": "prepared",
     "SRC": "model",
+    "PATH": "model",
     "A": "model",
     "B": "model",
     "DST": "new",
