@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.plan import Plan
+
+if TYPE_CHECKING:
+    from common.data.sources import Probe
 
 HUB_ID = re.compile(r"(?:[a-z]+:)?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w.-]+)?")  # @SPLIT of a data set
 CHAT_TEMPLATES = ("llama3",)
@@ -22,12 +26,18 @@ def check_inputs(plan: Plan) -> None:
 
 
 def check_data(plan: Plan) -> None:
-    from common.data.sources import probe
-
     for key in ("train", "eval"):
         path = getattr(plan.settings.data, key)
         if path is not None and (_is_local(path) or _must_be_local(f"data.{key}", path)):
-            probe(Path(path))
+            probe_data(plan, path)
+
+
+def probe_data(plan: Plan, path: str) -> Probe:
+    """What the recipe's data are, read as its settings say."""
+    from common.data import sources
+
+    data = plan.settings.data
+    return sources.probe(path, data.source or "auto", sources.column_names(data.columns))
 
 
 def check_weights(plan: Plan) -> None:

@@ -54,7 +54,11 @@ class Values:
         return any(self.get(name) is None for name in REFERENCE.findall(word))
 
     def words(self, run: list[str | list[str]]) -> list[str]:
-        """A command's words. An inner list is left out when a reference in it is not set (null)."""
+        """A command's words.
+
+        An inner list is left out when a reference in it is not set (null), and stands once for each item of a list
+        that a word of it refers to: [--column, "${data.columns}"].
+        """
         words: list[str] = []
         for item in run:
             group = [item] if isinstance(item, str) else item
@@ -63,7 +67,10 @@ class Values:
                 if isinstance(item, list):
                     continue
                 raise UserError(f"{unset[0]} is not set, and the command needs it")
-            words += [_word(self.fill(word)) for word in group]
+            filled = [self.fill(word) for word in group]
+            lists = [value for value in filled if isinstance(value, list)] if isinstance(item, list) else []
+            for index in range(len(lists[0]) if lists else 1):
+                words += [_word(value[index] if value in lists else value) for value in filled]
         return words
 
 

@@ -32,6 +32,8 @@ class Model(Strict):
 class Data(Strict):
     source: str | None = None
     """The layout of the data (`auto` recognises it); see python -m common.data prepare --help."""
+    columns: list[str] | None = None
+    """What the file calls a column of the layout: [instruction=question, output=answer]."""
     train: str | None = None
     """A file, a glob, a folder or a hub id. Given by --data."""
     eval: str | None = None

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from common.data.options import ODD_TURNS, ON_ERROR, Options, check_choice
+from common.data.sources import column_names
 from common.errors import UserError
 from common.tokenizer.vocabulary import RIGHT_PAD
 
@@ -154,17 +155,6 @@ def _write_questions(input: str, output: Path | None, select: str, format: str |
     Console(stderr=True).print(f"{count:,} prompts")
     if output is not None:
         print(output)
-
-
-def column_names(pairs: list[str] | None) -> dict[str, str]:
-    """{"instruction": "question"} from ["instruction=question"]; raises UserError for another form."""
-    made = {}
-    for pair in pairs or []:
-        name, equals, own = pair.partition("=")
-        if not (name and equals and own):
-            raise UserError("--column has another form", found=pair, expected="LAYOUT_COLUMN=COLUMN_OF_THE_FILE")
-        made[name] = own
-    return made
 
 
 def _print_summary(meta: dict[str, Any], output: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ def probe(path: str | Path, source: str = "auto", columns: Mapping[str, str] | N
             names = _message_names(LAYOUTS[layout], record, names)
         _check_fields(layout, names, record, first)
     return Probe(layout, fields, tuple(paths), first.form, first.compression, names)
+
+
+def column_names(pairs: Sequence[str] | None) -> dict[str, str]:
+    """{"instruction": "question"} from ["instruction=question"]; raises UserError for another form."""
+    made = {}
+    for pair in pairs or []:
+        name, equals, own = pair.partition("=")
+        if not (name and equals and own):
+            raise UserError("a column has another form", found=pair, expected="LAYOUT_COLUMN=COLUMN_OF_THE_FILE")
+        made[name] = own
+    return made
 
 
 def local(location: str) -> Path | str:
@@ -160,5 +171,6 @@ def _check_fields(layout: str, names: Mapping[str, str], record: Mapping[str, An
             file=file.path,
             found="fields " + ", ".join(map(str, record)),
             expected="fields " + ", ".join(required),
-            hint=did_you_mean(missing[0], map(str, record)),
+            hint=did_you_mean(missing[0], map(str, record))
+            or f"say what the file calls it: --column {missing[0]}=NAME, in a recipe data.columns=[{missing[0]}=NAME]",
         )

@@ -55,6 +55,12 @@ def test_a_reference_that_is_not_set_is_no_part_of_a_longer_text() -> None:
         Values(VALUES).fill("${data.eval}/part")
 
 
+def test_a_group_stands_once_for_each_item_of_a_list() -> None:
+    values = Values({**VALUES, "data.columns": ["a=b c", "d=e"], "none": []})
+    words = values.words(["x", ["--column", "${data.columns}"], ["--none", "${none}"], "y"])
+    assert words == ["x", "--column", "a=b c", "--column", "d=e", "y"]
+
+
 def test_words() -> None:
     values = Values(VALUES)
     words = values.words(["python", ["--eval", "${data.eval}"], ["--seed", "${train.seed}"], "--on", "${train.on}"])

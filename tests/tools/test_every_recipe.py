@@ -94,3 +94,27 @@ def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "recipe"):
         status, out, err = tools("report", folder)
         assert (status, out) == (2, "") and str(folder) in err and "Traceback" not in err
+
+
+WITH_COLUMNS = [name for name in NAMES if "columns" in recipe.read(recipe.find(name))[0].data.model_fields_set]
+
+
+@pytest.mark.parametrize("name", WITH_COLUMNS)
+def test_columns_of_other_names_are_read_as_the_setting_says(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps({"question": "What is 1 and 1?", "answer": "2"}))
+    given = (name, "--output", tmp_path / "run", "--data", file, "--set", "data.source=alpaca")
+    told = ("--set", "data.columns=[instruction=question, output=answer]")
+
+    def line(*options: object) -> dict[str, str]:
+        lines = json.loads(tools("doctor", *given, *options, "--json")[1])
+        [found] = [each for each in lines if each["name"] == "data.train"]
+        return found
+
+    assert line(*told)["state"] == "pass"
+    assert line()["state"] == "fail" and "question, answer" in line()["found"]
+    wrong = line("--set", "data.columns=[instruction]")
+    assert wrong["state"] == "fail" and "LAYOUT_COLUMN=COLUMN_OF_THE_FILE" in str(wrong)
+    status, out, err = call(run_app, *given, *told, "--dry-run")
+    assert status == 0, err
+    assert "--column instruction=question --column output=answer" in out

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from common import doctor
 from common import tokenizer as tokenizers
-from common.data.sources import probe
 from common.errors import UserError
 from common.plan import Plan
 from common.weights import tokenizer_files
@@ -87,7 +86,7 @@ def data(plan: Plan) -> Iterator[Line]:
 
 
 def _data(plan: Plan, path: str) -> str:
-    found = probe(path, plan.settings.data.source or "auto")
+    found = doctor.probe_data(plan, path)
     return f"{len(found.files)} {'file' if len(found.files) == 1 else 'files'}, layout {found.layout}"
 
 
