@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 2**20
 
 _GZIP = b"\x1f\x8b"
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"

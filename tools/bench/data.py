@@ -74,7 +74,7 @@ def run(command: list[str]) -> dict[str, Any]:
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.05):
+        while not done.wait(0.5):  # often enough, and not itself what is measured
             peak = max(peak, tree_memory(process.pid))
 
     watcher = threading.Thread(target=watch)
