@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
             session.warn(f"tests/weights/test_torch_real.py is skipped: {packages} is not for {torch}")
     if mindspore:
         file = "tests/weights/test_mindspore_real.py"
-        session.run(mindspore, "-m", "pytest", file, env={"PYTHONPATH": str(ROOT)}, external=True)
+        variables = {"PYTHONPATH": str(ROOT), "LOG_MF_PATH": session.create_tmp()}  # MindFormers logs where it runs
+        session.run(mindspore, "-m", "pytest", file, env=variables, external=True)
 
 
 def python_of(session: nox.Session, name: str) -> str:
