@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import Any
 
 import pyarrow as pa
@@ -36,13 +37,13 @@ class Block:
         return len(self.data) if self.table is None else int(self.table.nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: a table as bytes, because pickle would send all of what it is a slice of."""
-        state = dict(vars(self))
+        """For another process, with pickle's protocol 5: of a table only what this block has of it."""
+        state = {**vars(self), "data": PickleBuffer(self.data)}
         if self.table is not None:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, self.table.schema) as writer:
                 writer.write_batch(self.table)
-            state["table"] = sink.getvalue().to_pybytes()
+            state["table"] = sink.getvalue()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ def _lines(file: InputFile, size: int, kind: str, end: re.Pattern[bytes]) -> Ite
                 yield Block(file.path, TOO_LONG, b"", line)
                 lost = True
             continue
-        data = b"".join([*rest, block[:cut]])
+        data = b"".join([*rest, memoryview(block)[:cut]])
         rest = [block[cut:]]
         held = len(block) - cut
         if len(data) > RECORD_BYTES and (first := end.search(data)) and first.start() > RECORD_BYTES:

@@ -35,14 +35,14 @@ class Contract:
         """Raises RunError when a row breaks the contract."""
         if not len(rows):
             return
-        if rows.ids.min() < 0 or rows.ids.max() >= self.size:
+        if rows.ids.view(np.uint32).max() >= self.size:  # a negative id is a large one here
             raise RunError("an id outside the vocabulary", found=int(rows.ids.max()), expected=f"below {self.size}")
         if int(np.diff(rows.offsets).max()) > self.length:
             raise RunError("a row is too long", found=int(np.diff(rows.offsets).max()), expected=self.length)
         if (rows.ids == self.pad).any():
             raise RunError("a pad token inside a row", found=self.pad, expected="none")
-        trained = np.add.reduceat(rows.labels != IGNORE, rows.offsets[:-1])
-        if (trained == 0).any():
+        trained = np.logical_or.reduceat(rows.labels != IGNORE, rows.offsets[:-1])
+        if not trained.all():
             raise RunError("a row trains nothing", found=int(np.argmin(trained)), expected="one label or more")
         begins = rows.positions == 0
         if rows.labels[begins].max() != IGNORE:

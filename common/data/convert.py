@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from pathlib import Path
+from pickle import PickleBuffer
+from typing import Any
 
 from common.data import sources
 from common.data.block import Block
@@ -93,6 +95,10 @@ class Texts:
     counts: Counts
     rejects: list[Reject]
     bytes: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process (pickle's protocol 5)."""
+        return {**vars(self), "text": PickleBuffer(self.text)}
 
 
 class TextWorker:

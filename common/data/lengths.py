@@ -54,7 +54,8 @@ def _split(rows: TokenRows, limit: int) -> TokenRows:
 
 def masked(rows: TokenRows) -> npt.NDArray[np.bool_]:
     """Which rows train nothing (bool [rows])."""
-    if not len(rows):
-        return np.zeros(0, dtype=np.bool_)
-    trained = np.concatenate(([0], np.cumsum(rows.loss)))
-    return np.asarray(trained[rows.offsets[1:]] == trained[rows.offsets[:-1]])
+    made: npt.NDArray[np.bool_] = np.diff(rows.offsets) == 0
+    some = ~made
+    if some.any():
+        made[some] = ~np.logical_or.reduceat(rows.loss, rows.offsets[:-1][some])
+    return made

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from common.data.tokens import IGNORE, TokenRows, concatenate, positions, slices
+from common.data.tokens import IGNORE, TokenRows, concatenate, in_another_order, positions
 
 METHODS = ("none", "bfd", "concat")
 
@@ -117,10 +117,8 @@ def best_fit(rows: TokenRows, length: int) -> PackedRows:
     """
     row_of = assign(np.diff(rows.offsets), length)
     order = np.lexsort((np.arange(len(row_of)), row_of))
-    lengths = np.diff(rows.offsets)[order]
-    starts, stops = rows.offsets[:-1][order], rows.offsets[1:][order]
-    ids, loss = slices(rows.ids, starts, stops), slices(rows.loss, starts, stops)
-    documents = np.concatenate(([0], np.cumsum(lengths)))
+    ids, documents = in_another_order(rows.ids, rows.offsets, order)
+    loss, _ = in_another_order(rows.loss, rows.offsets, order)
     ends = np.append(np.flatnonzero(np.diff(row_of[order])) + 1, len(order))
     offsets = np.concatenate(([0], documents[ends]))
     return PackedRows(ids, _labels(ids, loss), positions(documents), offsets, len(rows))

@@ -128,9 +128,8 @@ class _Run:
         return JsonlWriter(folder, self.tokenizer) if self.options.format == "jsonl" else ArrowWriter(folder)
 
     def _write(self, writer: RowWriter, packed: PackedRows) -> None:
-        # A row cut from long prompts may hold no answer at all.
-        empty = np.add.reduceat(packed.labels != IGNORE, packed.offsets[:-1]) == 0
-        if empty.any():
+        if self.options.packing == "concat":  # a row cut from long prompts may hold no answer at all
+            empty = ~np.logical_or.reduceat(packed.labels != IGNORE, packed.offsets[:-1])
             self.counts.drop("packed row without a trained token", int(empty.sum()))
             packed = packed.select(~empty)
         self.contract.check(packed)

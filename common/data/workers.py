@@ -6,33 +6,36 @@ was loaded before is shared between them, not loaded again by each.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import os
 import signal
 import sys
-from collections import deque
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from common.data.handover import Parts, Place
 from common.errors import RunError, UserError
 from common.process import die_with_parent
 
 T = TypeVar("T")
 S = TypeVar("S")
 
-# What a tokenizer remembers of the words it has seen grows with the input; new workers begin without it.
-ITEMS_A_POOL = 128
+# What a tokenizer remembers of the words it has seen grows with the input; a new worker begins without it.
+ITEMS_A_WORKER = 64
+
+# Items that a worker has before it at most: enough while the command packs and writes a window of rows.
+_AHEAD = 4
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
-_work: Callable[[Any], Any]  # of a worker: what it does with an item
-
 
 def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
-    """work(item) of every item, in their order, `workers` at a time; at most twice as many are held.
+    """work(item) of every item, in their order, `workers` at a time; at most four times as many are held.
 
     The first item is worked on in this process, and all of them where `workers` is 0. `work`, items and
     results are pickled. Raises what `work` or `items` raise, the first one in the order of the items;
@@ -41,58 +44,142 @@ def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterat
     source = iter(items)
     yield from map(work, itertools.islice(source, 1 if workers else None))
     for first in source:
-        yield from _with_pool(itertools.chain([first], itertools.islice(source, ITEMS_A_POOL - 1)), work, workers)
+        pool = _Pool(work, workers)
+        try:
+            yield from pool.results(itertools.chain([first], source))
+        finally:
+            pool.close()
 
 
-def _with_pool(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
-    pool = ProcessPoolExecutor(workers, get_context(START_METHOD), _begin, (work,))
-    try:
+class _Pool:
+    """Workers, and the places in which items and results are handed over, one for each item that is under way."""
+
+    def __init__(self, work: Callable[[Any], Any], workers: int) -> None:
+        self._work = work
+        shared = START_METHOD == "fork"
+        # Through a pipe alone a worker gets an item only when it waits for one: else both might wait to be read
+        self._places = [Place(shared=shared) for _ in range(workers * (_AHEAD if shared else 1))]
+        self._free = list(range(len(self._places)))
+        self._workers = [_Worker(work, self._places) for _ in range(workers)]
+        self._done: dict[int, tuple[int, Parts]] = {}
+
+    def results(self, items: Iterable[Any]) -> Iterator[Any]:
+        """What the workers make of `items`, in their order."""
+        source = iter(items)
+        given = 0
+        failure = None
+        for number in itertools.count():
+            self._receive(0)
+            try:
+                while failure is None and self._free and (worker := self._available()) is not None:
+                    item = next(source)
+                    place = self._free.pop()
+                    worker.give(given, place, self._places[place].put(item))
+                    given += 1
+            except StopIteration:
+                pass
+            except UserError as error:  # what stands before it in the file is told first
+                failure = error
+            if number == given:
+                break
+            while number not in self._done:
+                self._receive(None)
+            place, parts = self._done.pop(number)
+            result, problem, where = self._places[place].get(parts)
+            self._free.append(place)
+            if problem is not None:
+                raise problem from RuntimeError("in a worker process:\n" + where)
+            yield result
+        if failure is not None:
+            raise failure
+
+    def _available(self) -> _Worker | None:
+        """The worker that has least to do; None where each must finish before it is replaced."""
+        for at, worker in enumerate(self._workers):
+            if worker.given == ITEMS_A_WORKER and not worker.unfinished:
+                worker.end()
+                self._workers[at] = _Worker(self._work, self._places)
+        able = [worker for worker in self._workers if worker.given < ITEMS_A_WORKER]
+        return min(able, key=lambda worker: worker.unfinished, default=None)
+
+    def _receive(self, seconds: float | None) -> None:
+        """Note which items are finished; wait for one where `seconds` is None."""
+        busy = [worker for worker in self._workers if worker.unfinished]
+        ready = wait([worker.pipe for worker in busy], seconds)
+        for worker in busy:
+            if worker.pipe in ready:
+                number, place, parts = worker.receive()
+                self._done[number] = (place, parts)
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        for worker in self._workers:
+            worker.end()
+        for place in self._places:
+            place.close()
+
+
+class _Worker:
+    """A process that works on items, one after the other."""
+
+    def __init__(self, work: Callable[[Any], Any], places: list[Place]) -> None:
+        self.given = 0
+        self.unfinished = 0
+        context: Any = get_context(START_METHOD)
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, work, places), daemon=True)
         # A worker must not take Ctrl-C for its parent before it has begun
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            pool.submit(os.getpid)
+            self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield from _results(pool, items, 2 * workers)
-    except BrokenProcessPool:
+        theirs.close()
+
+    def give(self, number: int, place: int, parts: Parts) -> None:
+        """Hand over an item; raises RunError where the worker was killed."""
+        self.given += 1
+        self.unfinished += 1
+        with _killed():
+            self.pipe.send((number, place, parts))
+
+    def receive(self) -> tuple[int, int, Parts]:
+        """A result, as soon as there is one; raises RunError where the worker was killed."""
+        with _killed():
+            made: tuple[int, int, Parts] = self.pipe.recv()
+        self.unfinished -= 1
+        return made
+
+    def end(self) -> None:
+        self._process.kill()  # it has nothing that would be lost
+        self._process.join()
+        self.pipe.close()
+
+
+@contextlib.contextmanager
+def _killed() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError):
         hint = "where memory ran out, use fewer --workers"
         raise RunError("a worker process was killed", found="it ended before its work", hint=hint) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _results(pool: ProcessPoolExecutor, items: Iterable[S], room: int) -> Iterator[Any]:
-    waiting: deque[Future[Any]] = deque()
-    failure = None
-    source = iter(items)
-    while failure is None:
-        try:
-            item = next(source)
-        except StopIteration:
-            break
-        except UserError as error:  # what stands before it in the file is told first
-            failure = error
-            break
-        waiting.append(pool.submit(_run, item))
-        if len(waiting) >= room:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-    if failure is not None:
-        raise failure
-
-
-def _begin(work: Callable[[Any], Any]) -> None:
-    global _work
+def _serve(pipe: Connection, work: Callable[[Any], Any], places: list[Place]) -> None:
+    """What a worker does from its first item on."""
     die_with_parent()
+    gc.freeze()  # what came with the fork: to look through it would copy it
     # Ctrl-C reaches every process of the terminal: workers end at once, and only the parent speaks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _work = work
-
-
-def _run(item: Any) -> Any:
-    return _work(item)
+    while True:
+        number, place, parts = pipe.recv()
+        made: tuple[Any, Exception | None, str]
+        try:
+            made = work(places[place].get(parts)), None, ""
+        except Exception as error:
+            made = None, error, traceback.format_exc()
+        pipe.send((number, place, places[place].put(made)))
 
 
 def default_workers() -> int:

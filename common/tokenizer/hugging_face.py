@@ -18,12 +18,13 @@ _MODEL_MAX_LENGTH = 131072  # the longest context of any Llama 3; what trains sh
 
 def tokenizer_json(content: Vocabulary, *, special: bool = True) -> str:
     """The text of a tokenizer.json; without `special`, one that knows ordinary tokens only."""
-    tokens = content.special if special else {}
+    added = content.special if special else {}
+    tokens, names = content.by_rank()
     whole = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(name, number) for name, number in tokens.items()],
+        "added_tokens": [_added(name, number) for name, number in added.items()],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
@@ -32,7 +33,7 @@ def tokenizer_json(content: Vocabulary, *, special: bool = True) -> str:
                 _byte_level(use_regex=False, add_prefix_space=False),
             ],
         },
-        "post_processor": _begin_with(BEGIN_OF_TEXT, tokens[BEGIN_OF_TEXT]) if BEGIN_OF_TEXT in tokens else None,
+        "post_processor": _begin_with(BEGIN_OF_TEXT, added[BEGIN_OF_TEXT]) if BEGIN_OF_TEXT in added else None,
         "decoder": _byte_level(use_regex=True, add_prefix_space=True),
         "model": {
             "type": "BPE",
@@ -44,9 +45,9 @@ def tokenizer_json(content: Vocabulary, *, special: bool = True) -> str:
             "byte_fallback": False,
             # A word that is a token is that token, even where no chain of merges leads to it.
             "ignore_merges": True,
-            "vocab": {name: content.ranks[token] for token, name in zip(*content.by_rank, strict=True)},
+            "vocab": {name: content.ranks[token] for token, name in zip(tokens, names, strict=True)},
             # "left right" in one string: releases of tokenizers before 0.20 read nothing else.
-            "merges": content.merges(),
+            "merges": content.merges(tokens, names),
         },
     }
     return json.dumps(whole, ensure_ascii=False)

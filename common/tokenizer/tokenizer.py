@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,9 @@ TINY = Path(__file__).with_name("tiny.model")
 # characters tiktoken has finished before gigatoken has begun.
 _CHARACTERS_FOR_GIGATOKEN = 4_000_000
 
+# gigatoken remembers every word it has met, new ones without end: after so many bytes it is loaded anew.
+_BYTES_REMEMBERED = 2**30
+
 # tiktoken's regular expressions overflow their stack on a long run of white space in one text.
 _LONG_TEXT = 100_000
 
@@ -46,6 +50,7 @@ class Tokenizer:
 
     def __init__(self, content: Vocabulary) -> None:
         self.vocabulary = content
+        self._encoded = 0  # bytes that gigatoken has met
 
     @property
     def special(self) -> Mapping[str, int]:
@@ -79,7 +84,7 @@ class Tokenizer:
         """The ids of many texts as flat arrays. `parallel` False keeps to the calling thread."""
         lengths = [len(text) for text in texts]
         if self._use_gigatoken(sum(lengths), max(lengths, default=0)):
-            return self._encode_gigatoken(list(texts), parallel)
+            return self._encode_gigatoken(list(texts), sum(lengths), parallel)
         return self._encode_tiktoken(texts, parallel)
 
     def encode_utf8(
@@ -99,13 +104,17 @@ class Tokenizer:
 
         characters = contents.NumpyArray(data, parameters={"__array__": "char"})
         strings = contents.ListOffsetArray(index.Index64(offsets), characters, parameters={"__array__": "string"})
-        return self._encode_gigatoken(awkward.Array(strings), parallel)
+        return self._encode_gigatoken(awkward.Array(strings), len(data), parallel)
 
     def _use_gigatoken(self, total: int, longest: int) -> bool:
         needed = "_gigatoken" in self.__dict__ or total >= _CHARACTERS_FOR_GIGATOKEN or longest >= _LONG_TEXT
         return needed and importlib.util.find_spec("gigatoken") is not None
 
-    def _encode_gigatoken(self, texts: Any, parallel: bool | None) -> Encoded:
+    def _encode_gigatoken(self, texts: Any, size: int, parallel: bool | None) -> Encoded:
+        self._encoded += size
+        if self._encoded > _BYTES_REMEMBERED:
+            self._encoded = size
+            self.__dict__.pop("_gigatoken", None)
         layout = self._gigatoken.encode_batch(texts, parallel=parallel).layout
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         # Ids are below 2**31, so the unsigned ids are read as signed ones without a copy.
@@ -156,6 +165,8 @@ class Tokenizer:
         """Load the engine for large inputs now, so that processes forked later share it."""
         if importlib.util.find_spec("gigatoken") is not None:
             _ = self._gigatoken
+            if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+                trim(0)  # what making its tables took, some 60 MB
 
     @cached_property
     def _tiktoken(self) -> tiktoken.Encoding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -48,7 +49,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 
 
 def test_workers_are_renewed_so_that_what_they_remember_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ITEMS_A_POOL", 10)
+    monkeypatch.setattr(workers, "ITEMS_A_WORKER", 10)
     made = list(in_order(range(31), uneven, 1))
     assert [item for item, _ in made] == list(range(31))
     groups = [{process for _, process in made[start : start + 10]} for start in (1, 11, 21)]
@@ -70,6 +71,16 @@ def test_what_stands_first_is_told_first() -> None:
         taken = []
         with pytest.raises(UserError, match="damaged"):
             taken.extend(in_order(items(), uneven, count))
+
+
+def divide(item: int) -> float:
+    return 1 / (item - 5)
+
+
+def test_a_defect_says_where_it_is() -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(in_order(range(20), divide, 2))
+    assert "in divide" in str(raised.value.__cause__)
 
 
 def test_a_killed_worker_is_one_message() -> None:
@@ -109,8 +120,11 @@ def test_convert_writes_the_same_with_any_number_of_workers(
 
 
 def children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
 
 
 def running(process: int) -> bool:
@@ -131,7 +145,7 @@ def until(condition: object, what: str, seconds: int = 120) -> None:
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     path = tmp_path / "large.jsonl"
-    path.write_text(GOOD * (60_000_000 // len(GOOD)), encoding="utf-8")
+    path.write_text(GOOD * (200_000_000 // len(GOOD)), encoding="utf-8")
     return path
 
 

@@ -69,6 +69,18 @@ def test_without_gigatoken_tiktoken_does_it_all(tokenizer: Tokenizer) -> None:
     assert [part.tolist() for part in np.split(encoded.ids, encoded.offsets[1:-1])] == expected
 
 
+def test_what_gigatoken_remembers_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.tokenizer.tokenizer._BYTES_REMEMBERED", 1000)
+    tokenizer = load("tiny")
+    tokenizer.prepare_large()
+    first = tokenizer._gigatoken
+    ids = tokenizer.encode("a word")
+    assert tokenizer._gigatoken is first
+    tokenizer.encode("x " * 600)
+    assert tokenizer._gigatoken is not first
+    assert np.array_equal(tokenizer.encode("a word"), ids)
+
+
 def test_a_million_spaces_in_a_row() -> None:
     text = "a" + " " * 1_000_000 + "b"
     tokenizer = load("tiny")
@@ -188,11 +200,13 @@ def test_hugging_face_files_give_the_same_ids(tokenizer: Tokenizer, hugging_face
 
 def test_merges_are_every_pair_that_joins_into_a_token(tokenizer: Tokenizer) -> None:
     if tokenizer.vocabulary_size > 10_000:
-        assert len(tokenizer.vocabulary.merges()) == 280_147  # as many as Meta's own tokenizer.json has
+        assert (
+            len(tokenizer.vocabulary.merges(*tokenizer.vocabulary.by_rank())) == 280_147
+        )  # as many as Meta's own tokenizer.json has
         return
     ranks = tokenizer.vocabulary.ranks
     count = sum(token[:cut] in ranks and token[cut:] in ranks for token in ranks for cut in range(1, len(token)))
-    assert len(tokenizer.vocabulary.merges()) == count > 0
+    assert len(tokenizer.vocabulary.merges(*tokenizer.vocabulary.by_rank())) == count > 0
 
 
 def test_tokenizer_model_is_rebuilt_from_tokenizer_json(tmp_path: Path) -> None:

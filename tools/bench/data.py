@@ -6,6 +6,7 @@ without theirs. All run one after the other in the same minutes, ours between th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import shutil
@@ -49,8 +50,14 @@ RATIOS = (
 
 
 def tree_memory(process: int) -> int:
-    """The proportional memory (PSS) of a process and its children, in bytes; 0 where the system does not tell."""
+    """The proportional memory (PSS) of a process and its children, in bytes; 0 where the system does not tell.
+
+    With what blocks are handed over in: files in memory, which no process maps.
+    """
     total = 0
+    with contextlib.suppress(OSError):
+        files = [file for file in Path(f"/proc/{process}/fd").iterdir() if str(file.readlink()).startswith("/memfd:")]
+        total += sum(file.stat().st_blocks * 512 for file in files)
     waiting = [process]
     while waiting:
         each = waiting.pop()
