@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Workers = Annotated[
-    int, typer.Option(help="processes; 1: this one alone; 0: one a core, at most four, where the input is large", min=0)
+    int, typer.Option(help="processes; 1: this one alone; 0: one a core, up to what pays, if the input is large", min=0)
 ]
 
 

@@ -22,6 +22,8 @@ from common.files import remove
 
 FORMATS = ("conversation", "messages", "text")
 
+_MOST_WORKERS = 4  # more would only wait for what writes the file
+
 _SHAREGPT_ROLES = {SYSTEM: "system", USER: "human", ASSISTANT: "gpt"}
 
 
@@ -61,7 +63,7 @@ def convert(
     written = 0
     try:
         with open(partial, "wb") as file:
-            for made in in_order(read_blocks(probe), work, number_of_workers(workers, probe)):
+            for made in in_order(read_blocks(probe), work, number_of_workers(workers, probe, _MOST_WORKERS)):
                 counts.add(made.counts)
                 write_rejects(rejects, made.rejects)
                 if format == "conversation":

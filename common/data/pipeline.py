@@ -22,7 +22,7 @@ from common.data.options import Options
 from common.data.rejects import Counts, Reject
 from common.data.sources import Probe
 from common.data.tokens import Renderer, TokenRows
-from common.data.workers import default_workers
+from common.data.workers import cores
 from common.errors import UserError
 
 _LARGE = 16 * 2**20  # bytes
@@ -99,8 +99,11 @@ def is_large(probe: Probe) -> bool:
     return stored * (_PACKED if probe.compression or probe.form == "parquet" else 1) > _LARGE
 
 
-def number_of_workers(asked: int, probe: Probe) -> int:
-    """How many processes take the blocks of an input where `asked` are asked for; 0: this one does all of it."""
-    if asked == 0:
-        return default_workers() if is_large(probe) else 0
+def number_of_workers(asked: int, probe: Probe, most: int) -> int:
+    """How many processes take the blocks of an input; 0: this one does all of it.
+
+    Where none are `asked` for: one a core and at most `most`, if the input is large.
+    """
+    if asked == 0 and is_large(probe):
+        asked = min(cores(), most)
     return asked if asked > 1 else 0

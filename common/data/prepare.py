@@ -33,6 +33,9 @@ from common.errors import UserError
 from common.files import whole_directory, write_json
 from common.tokenizer import Tokenizer, load
 
+# Packing and writing take this process as long as two workers take for the rest; each holds some 130 MB.
+_MOST_WORKERS = 2
+
 Progress = Callable[[int, int], None]  # bytes read, tokens made since the last call
 
 
@@ -119,7 +122,7 @@ class _Run:
     def _chunks(self, probe: Probe, counts: Counts) -> Iterator[Chunk]:
         options = self.options
         work = TokenWorker(options, probe.make_layout(), self.renderer)
-        for chunk in in_order(read_blocks(probe), work, number_of_workers(options.workers, probe)):
+        for chunk in in_order(read_blocks(probe), work, number_of_workers(options.workers, probe, _MOST_WORKERS)):
             counts.add(chunk.counts)
             write_rejects(self.rejects, chunk.rejects)
             yield chunk

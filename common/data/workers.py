@@ -29,13 +29,13 @@ S = TypeVar("S")
 ITEMS_A_WORKER = 64
 
 # Items that a worker has before it at most: enough while the command packs and writes a window of rows.
-_AHEAD = 4
+_AHEAD = 6
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
-    """work(item) of every item, in their order, `workers` at a time; at most four times as many are held.
+    """work(item) of every item, in their order, `workers` at a time; at most six times as many are held.
 
     The first item is worked on in this process, and all of them where `workers` is 0. `work`, items and
     results are pickled. Raises what `work` or `items` raise, the first one in the order of the items;
@@ -182,7 +182,6 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], places: list[Place]) ->
         pipe.send((number, place, places[place].put(made)))
 
 
-def default_workers() -> int:
-    """As many as the machine has for this process, at most four: more only wait for the writer."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 4)
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -38,6 +38,9 @@ MAP = "datasets.map, 2 processes"
 LOOP = "loop, transformers' tokenizer"
 MINDFORMERS = "loop, MindFormers' preprocessor"
 
+# Of so many times the conversations a second worker's gain is measured, for the start is one worker's in any case.
+MANY = 4
+
 # What over what, and how many times it should be at least
 RATIOS = (
     (PREPARE, MAP, 10),
@@ -161,14 +164,18 @@ def main(
 def _compare(
     work: Path, tokenizer: Path, rows: int, python: str, mindformers: str | None, repeats: int
 ) -> list[dict[str, Any]]:
-    source, few, broken, folder = (work / n for n in ("all.jsonl", "few.jsonl", "broken.jsonl", "tokenizer"))
-    size = data_corpus.write(source, rows, tokenizer)
-    with open(source, "rb") as lines, open(few, "wb") as first, open(broken, "wb") as out:
+    names = ("all.jsonl", "few.jsonl", "many.jsonl", "broken.jsonl", "tokenizer")
+    source, few, many, broken, folder = (work / name for name in names)
+    data_corpus.write(many, MANY * rows, tokenizer)
+    with open(many, "rb") as lines, open(source, "wb") as some, open(few, "wb") as first, open(broken, "wb") as out:
         for number, line in enumerate(lines):
             if number < max(rows // 20, 1):
                 first.write(line)
+            if number < rows:
+                some.write(line)
             # A malformed record in every block: all of them are read one record at a time
             out.write(b'{"messages": []}\n' if number % 1000 == 500 else line)
+    size = source.stat().st_size
     write_hugging_face(
         tokenizer, folder, eos_token="<|end_of_text|>", pad_token="<|finetune_right_pad_id|>", chat_template=None
     )
@@ -181,8 +188,8 @@ def _compare(
         VICUNA: lambda: ours(source, tokenizer, work / "out", "vicuna", 2),
         "one by one, 1 worker": lambda: ours(broken, tokenizer, work / "out", "llama3", 1, *skip),
         "one by one, 2 workers": lambda: ours(broken, tokenizer, work / "out", "llama3", 2, *skip),
-        "convert, 1 worker": lambda: converted(source, work / "out.json", rows, 1),
-        "convert, 2 workers": lambda: converted(source, work / "out.json", rows, 2),
+        "convert, 1 worker": lambda: converted(many, work / "out.json", MANY * rows, 1),
+        "convert, 2 workers": lambda: converted(many, work / "out.json", MANY * rows, 2),
     }
     if mindformers is not None:
         turns[MINDFORMERS] = partial(baseline, "mindformers", mindformers, few, folder, work / "loop")
