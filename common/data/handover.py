@@ -20,6 +20,11 @@ _KEPT = 8 * 2**20  # bytes that a place keeps for the next value
 Parts = list[tuple[int, bool]] | bytes
 
 
+def size(parts: Parts) -> int:
+    """Bytes."""
+    return len(parts) if isinstance(parts, bytes) else sum(each for each, _ in parts)
+
+
 class Place:
     """Room for one value. With `shared` it must be made before the process that it is shared with is forked."""
 
@@ -57,13 +62,13 @@ class Place:
             return pickle.loads(parts)
         at = 0
         read: list[Any] = []
-        for size, constant in parts:
+        for length, constant in parts:
             if constant:
-                read.append(os.pread(self._file, size, at))
+                read.append(os.pread(self._file, length, at))
             else:
-                read.append(np.empty(size, dtype=np.uint8))
+                read.append(np.empty(length, dtype=np.uint8))
                 os.preadv(self._file, [read[-1]], at)
-            at += size
+            at += length
         return pickle.loads(read[0], buffers=read[1:])
 
     def close(self) -> None:

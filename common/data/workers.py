@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from common.data.handover import Parts, Place
+from common.data.handover import Parts, Place, size
 from common.errors import RunError, UserError
 from common.process import die_with_parent
 
@@ -28,8 +28,10 @@ S = TypeVar("S")
 # What a tokenizer remembers of the words it has seen grows with the input; a new worker begins without it.
 ITEMS_A_WORKER = 64
 
-# Items that a worker has before it at most: enough while the command packs and writes a window of rows.
+# Items, and bytes of them, that a worker has before it at most: enough while the command packs and writes a
+# window of rows, and no more than one where a document is as long as any may be.
 _AHEAD = 6
+_BYTES_AHEAD = 6 * 2**20
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
@@ -62,6 +64,7 @@ class _Pool:
         self._free = list(range(len(self._places)))
         self._workers = [_Worker(work, self._places) for _ in range(workers)]
         self._done: dict[int, tuple[int, Parts]] = {}
+        self._sizes: dict[int, int] = {}  # of the items under way, in bytes
 
     def results(self, items: Iterable[Any]) -> Iterator[Any]:
         """What the workers make of `items`, in their order."""
@@ -71,10 +74,12 @@ class _Pool:
         for number in itertools.count():
             self._receive(0)
             try:
-                while failure is None and self._free and (worker := self._available()) is not None:
+                while failure is None and (worker := self._available()) is not None:
                     item = next(source)
                     place = self._free.pop()
-                    worker.give(given, place, self._places[place].put(item))
+                    parts = self._places[place].put(item)
+                    self._sizes[given] = size(parts)
+                    worker.give(given, place, parts)
                     given += 1
             except StopIteration:
                 pass
@@ -85,6 +90,7 @@ class _Pool:
             while number not in self._done:
                 self._receive(None)
             place, parts = self._done.pop(number)
+            del self._sizes[number]
             result, problem, where = self._places[place].get(parts)
             self._free.append(place)
             if problem is not None:
@@ -94,7 +100,9 @@ class _Pool:
             raise failure
 
     def _available(self) -> _Worker | None:
-        """The worker that has least to do; None where each must finish before it is replaced."""
+        """The worker that has least to do; None where enough is under way or each must finish before it is replaced."""
+        if not self._free or sum(self._sizes.values()) >= _BYTES_AHEAD * len(self._workers):
+            return None
         for at, worker in enumerate(self._workers):
             if worker.given == ITEMS_A_WORKER and not worker.unfinished:
                 worker.end()
