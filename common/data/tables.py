@@ -13,7 +13,7 @@ from common.data.files import BLOCK_BYTES
 from common.errors import UserError
 
 TABLE_ROWS = 8192
-TABLE_BYTES = 2 * BLOCK_BYTES
+TABLE_BYTES = BLOCK_BYTES
 
 
 def read_parquet(path: Path, columns: list[str] | None) -> Iterator[Block]:
