@@ -45,7 +45,7 @@ def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterat
     """
     source = iter(items)
     yield from map(work, itertools.islice(source, 1 if workers else None))
-    for first in source:
+    for first in itertools.islice(source, 1):  # no worker where there is no second item
         pool = _Pool(work, workers)
         try:
             yield from pool.results(itertools.chain([first], source))
