@@ -23,8 +23,8 @@ MAY_GROW = ("train.max_steps", "train.num_train_epochs")
 
 
 @contextmanager
-def lock(run: Path, node_rank: int) -> Iterator[None]:
-    """Hold the run directory for this node. Raises UserError when another run does."""
+def lock(run: Path, node_rank: int, hint: str = "wait for it, or give another --output") -> Iterator[None]:
+    """Hold the run directory for this node. Raises UserError, with `hint`, when another run does."""
     if run.exists() and not run.is_dir():
         raise UserError("the output exists and is a file", file=run, hint="give another --output")
     run.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def lock(run: Path, node_rank: int) -> Iterator[None]:
             "another run is at work in this directory",
             file=run,
             found=who,
-            hint="wait for it, or give another --output",
+            hint=hint,
         ) from None
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")

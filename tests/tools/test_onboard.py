@@ -15,6 +15,7 @@ from example_project import ROOT, tools
 
 from common import plan, recipe
 from common.request import Request
+from common.run.state import lock
 from tools.onboarding import conformance, platform_file
 from tools.onboarding.conformance import NEEDED, Result, as_markdown
 
@@ -138,6 +139,12 @@ def checkout(tmp_path: Path) -> Path:
     """The whole project, where platforms and recipes may be written."""
     left_out = shutil.ignore_patterns("__pycache__", ".*", "runs", "_build", "bench")
     return Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=left_out))
+
+
+def test_one_platform_is_measured_once_at_a_time(checkout: Path) -> None:
+    with lock(checkout / "runs" / "onboarding" / "cpu", 0):
+        ran = tools(checkout, "onboard", "cpu", "--recipe", "fsdp_qlora_70b")
+    assert ran.returncode == 2 and "two would measure the same devices" in ran.stderr, ran.stderr
 
 
 @pytest.mark.skipif(not TORCH, reason="LLAMA3_TORCH_PYTHON does not name the Python of fsdp_qlora_70b's environment")

@@ -20,6 +20,7 @@ from common.plan import Plan
 from common.request import Request
 from common.run import child
 from common.run.provenance import commit, machine
+from common.run.state import lock
 from tools.generated.tables import table
 from tools.onboarding import probing
 from tools.onboarding.probing import Line
@@ -60,9 +61,14 @@ def measure(identifier: str, recipe_folder: Path, say: Callable[[str], None]) ->
     """Probe and smoke `identifier` with the recipe on this machine; also the smoke run's log.
 
     What each probe found, and all logs, stay in runs/onboarding/PLATFORM/RECIPE. Raises UserError when the
-    machine is not that platform, RunError when the environment cannot be made.
+    machine is not that platform or is being measured already, RunError when the environment cannot be made.
     """
     place = environment.ROOT / "runs" / "onboarding" / identifier / recipe_folder.name
+    with lock(place.parent, 0, hint="wait for it: two would measure the same devices"):
+        return _measure(identifier, recipe_folder, place, say)
+
+
+def _measure(identifier: str, recipe_folder: Path, place: Path, say: Callable[[str], None]) -> tuple[Result, str]:
     planned = plan.make(Request(recipe=recipe_folder, platform=identifier, output=place / "run"))
     script = Path(__file__).with_name(f"{planned.recipe.framework}_probe.py")
     if not script.is_file():
