@@ -180,14 +180,15 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], places: list[Place]) ->
     # Ctrl-C reaches every process of the terminal: workers end at once, and only the parent speaks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    while True:
-        number, place, parts = pipe.recv()
-        made: tuple[Any, Exception | None, str]
-        try:
-            made = work(places[place].get(parts)), None, ""
-        except Exception as error:
-            made = None, error, traceback.format_exc()
-        pipe.send((number, place, places[place].put(made)))
+    made: tuple[Any, Exception | None, str]
+    with contextlib.suppress(EOFError, ConnectionError):  # the command is no more
+        while True:
+            number, place, parts = pipe.recv()
+            try:
+                made = work(places[place].get(parts)), None, ""
+            except Exception as error:
+                made = None, error, traceback.format_exc()
+            pipe.send((number, place, places[place].put(made)))
 
 
 def cores() -> int:
