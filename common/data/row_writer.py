@@ -81,7 +81,7 @@ class JsonlWriter(RowWriter):
         begins = rows.positions == 0
         starts = begins | (np.diff(trained, prepend=trained[:1]) != 0)
         parts = np.flatnonzero(starts)
-        ends = np.append(parts[1:], len(rows.ids))
+        ends = np.append(parts, len(rows.ids))[1:]
         part_of_row = np.searchsorted(parts, rows.offsets)
         made = [
             {"trained": is_trained, "tokens": tokens, "text": text[a:b].decode("utf-8", "replace")}

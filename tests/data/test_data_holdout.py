@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
+from data_support import as_messages, run, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.data import blocks
 from common.data.holdout import HoldOut, keys
 from common.data.tokens import TokenRows, concatenate
 
@@ -52,6 +57,17 @@ def test_the_fraction_is_met_and_the_seed_counts() -> None:
     _, out = split(HoldOut(fraction=0.1, seed=1), [20_000])
     assert 1800 < len(out) < 2200
     assert out != split(HoldOut(fraction=0.1, seed=2), [20_000])[1]
+
+
+@pytest.mark.parametrize("format", ["arrow", "jsonl"])
+def test_blocks_of_which_nothing_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    monkeypatch.setattr(blocks.read, "__defaults__", (500, None))
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages((None, [(str(n), "yes")])) for n in range(40)])
+    meta = run(path, tmp_path / "out", format=format, eval_fraction=0.02, seed=4)
+    assert (meta["train"]["rows"], meta["eval"]["rows"]) == (39, 1)
+    if format == "jsonl":
+        written = [(tmp_path / "out" / part / "rows.jsonl").read_text().splitlines() for part in ("train", "eval")]
+        assert [len(lines) for lines in written] == [39, 1]
 
 
 def test_rows_can_be_joined_again() -> None:
