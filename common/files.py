@@ -6,6 +6,7 @@ Standard library only: recipes' environments import this too.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -46,12 +47,29 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def keep_others_out(descriptor: int, path: Path) -> None:
+    """Until `descriptor`, of the file or directory `path`, is closed nobody else gets past this for the same path.
+
+    Raises UserError where another command is writing there.
+    """
+    hint = "wait for its end, or choose another output"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = os.path.samestat(os.fstat(descriptor), os.stat(path))  # noqa: PTH116 (as fstat)
+    except (BlockingIOError, FileNotFoundError):
+        ours = False  # not found: it was finished, or let go, just now
+    except OSError:
+        return  # a file system without locks
+    if not ours:
+        raise UserError("another command is writing this output", file=path, hint=hint)
+
+
 @contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
     """A directory `target.partial` to write into, renamed to `target` when the block ends well.
 
     When the block raises, the partial directory is removed. Raises UserError when `target` exists
-    and is not an empty directory.
+    and is not an empty directory, and while another process writes it.
     """
     target = target.resolve()  # "." has no name to add ".partial" to, and a link cannot be replaced by a directory
     if target.is_dir() and any(target.iterdir()):
@@ -63,14 +81,22 @@ def whole_directory(target: Path) -> Iterator[Path]:
             "the output is a mount point, which cannot be replaced", file=target, hint="name a folder in it"
         )
     partial = target.with_name(target.name + ".partial")
-    remove(partial)
-    partial.mkdir(parents=True)
+    if not partial.is_dir() or partial.is_symlink():
+        remove(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
     try:
-        yield partial
-        os.rename(partial, target)  # takes the place of an empty directory
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        keep_others_out(descriptor, partial)
+        try:
+            for left in partial.iterdir():
+                remove(left)
+            yield partial
+            os.rename(partial, target)  # takes the place of an empty directory
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def fingerprint(path: Path) -> str:

@@ -18,7 +18,7 @@ from common.data.records import ASSISTANT, DOCUMENT, ROLE_NAMES, SYSTEM, USER, t
 from common.data.rejects import Counts, Reject, describe, write_rejects
 from common.data.workers import in_order
 from common.errors import UserError, did_you_mean
-from common.files import remove
+from common.files import keep_others_out, remove
 
 FORMATS = ("conversation", "messages", "text")
 
@@ -59,10 +59,12 @@ def convert(
     rejects = output.with_name(output.name + ".rejects.jsonl")
     partial = output.with_name(output.name + ".partial")
     output.parent.mkdir(parents=True, exist_ok=True)
-    remove(rejects)
     written = 0
-    try:
-        with open(partial, "wb") as file:
+    with open(partial, "ab") as file:
+        keep_others_out(file.fileno(), partial)
+        try:
+            file.truncate(0)
+            remove(rejects)
             for made in in_order(read_blocks(probe), work, number_of_workers(workers, probe, _MOST_WORKERS)):
                 counts.add(made.counts)
                 write_rejects(rejects, made.rejects)
@@ -78,13 +80,14 @@ def convert(
                     progress(made.bytes, 0)
             if format == "conversation":
                 file.write(b"\n]")
-        if not written:
-            raise UserError("nothing is left to write", file=probe.files[0], found=describe(counts))
-        partial.replace(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        rejects.unlink(missing_ok=True)
-        raise
+            if not written:
+                raise UserError("nothing is left to write", file=probe.files[0], found=describe(counts))
+            file.flush()
+            partial.replace(output)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            rejects.unlink(missing_ok=True)
+            raise
     return counts
 
 

@@ -57,6 +57,16 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "full" / "a").read_text() == (tmp_path / "file").read_text() == "mine"
 
 
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with files.whole_directory(target) as folder:
+        (folder / "a").write_text("first")
+        with pytest.raises(UserError, match="another command is writing this output"), files.whole_directory(target):
+            raise AssertionError
+        assert names(folder) == ["a"]
+    assert (target / "a").read_text() == "first" and names(tmp_path) == ["target"]
+
+
 @pytest.mark.parametrize("name", [".", "../here", "link"])
 def test_a_target_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "here").mkdir()

@@ -90,6 +90,20 @@ def test_bad_records_stop_or_are_listed(tmp_path: Path) -> None:
     assert listed["line"] == 2 and listed["reason"] == "'messages' is empty"
 
 
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [as_messages(c) for c in CONVERSATIONS])
+    out = tmp_path / "out.jsonl"
+    said = []
+
+    def meanwhile(read: int, tokens: int) -> None:
+        said.append(problem(lambda: convert(str(source), out, "text")).problem)
+
+    convert(str(source), out, "messages", progress=meanwhile)
+    assert said == ["another command is writing this output"]
+    assert out.read_bytes() == source.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.jsonl"]
+
+
 def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [as_messages(CONVERSATIONS[0])])
     before = path.read_bytes()
