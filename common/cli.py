@@ -41,7 +41,8 @@ def call(main: Callable[[], object]) -> int:
     """
     try:
         status = main()
-        sys.stdout.flush()  # a full disk or a reader that has gone shows here, not after the status is settled
+        if sys.stdout is not None:  # as where it was closed (>&-)
+            sys.stdout.flush()  # a full disk or a reader that has gone shows here, not after the status is settled
     except UserError as error:
         return _complain(str(error), error.status)
     except KeyboardInterrupt as interrupt:

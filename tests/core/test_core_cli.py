@@ -95,6 +95,12 @@ def test_a_reader_that_has_gone_is_no_error(size: int) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_output_that_is_closed_is_no_error() -> None:
+    shell = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", PROGRAM.format(body="print('x')")]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
