@@ -26,6 +26,7 @@ _OS_ERRORS = {
     errno.EROFS: ("the file system is read-only", EXIT_USAGE, "choose an output that can be written"),
     errno.EACCES: ("permission denied", EXIT_USAGE, "check who owns it and its mode"),
     errno.EPERM: ("operation not permitted", EXIT_USAGE, "check who owns it and its mode"),
+    errno.EMFILE: ("too many open files", EXIT_FAILED, "raise the limit (ulimit -n), or use fewer workers"),
     errno.ENAMETOOLONG: ("the name is too long", EXIT_USAGE, "check the path"),
     errno.EEXIST: ("exists already", EXIT_USAGE, "choose another output"),
     errno.ENOENT: ("no such file or directory", EXIT_USAGE, "check the path"),

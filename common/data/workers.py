@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from common.data.handover import Parts, Place, size
-from common.errors import RunError, UserError
+from common.errors import RunError
 from common.process import die_with_parent
 
 T = TypeVar("T")
@@ -46,8 +46,9 @@ def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterat
     source = iter(items)
     yield from map(work, itertools.islice(source, 1 if workers else None))
     for first in itertools.islice(source, 1):  # no worker where there is no second item
-        pool = _Pool(work, workers)
+        pool = _Pool(work)
         try:
+            pool.start(workers)
             yield from pool.results(itertools.chain([first], source))
         finally:
             pool.close()
@@ -56,21 +57,29 @@ def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterat
 class _Pool:
     """Workers, and the places in which items and results are handed over, one for each item that is under way."""
 
-    def __init__(self, work: Callable[[Any], Any], workers: int) -> None:
+    def __init__(self, work: Callable[[Any], Any]) -> None:
         self._work = work
-        shared = START_METHOD == "fork"
-        # Through a pipe alone a worker gets an item only when it waits for one: else both might wait to be read
-        self._places = [Place(shared=shared) for _ in range(workers * (_AHEAD if shared else 1))]
-        self._free = list(range(len(self._places)))
-        self._workers = [_Worker(work, self._places) for _ in range(workers)]
+        self._places: list[Place] = []
+        self._free: list[int] = []
+        self._workers: list[_Worker] = []
         self._done: dict[int, tuple[int, Parts]] = {}
         self._sizes: dict[int, int] = {}  # of the items under way, in bytes
+
+    def start(self, workers: int) -> None:
+        """Start the workers; where that fails, `close` ends those that run."""
+        shared = START_METHOD == "fork"
+        # Through a pipe alone a worker gets an item only when it waits for one: else both might wait to be read
+        for place in range(workers * (_AHEAD if shared else 1)):
+            self._places.append(Place(shared=shared))
+            self._free.append(place)
+        for _ in range(workers):
+            self._workers.append(_Worker(self._work, self._places))
 
     def results(self, items: Iterable[Any]) -> Iterator[Any]:
         """What the workers make of `items`, in their order."""
         source = iter(items)
         given = 0
-        failure = None
+        failure: Exception | None = None
         for number in itertools.count():
             self._receive(0)
             try:
@@ -83,7 +92,7 @@ class _Pool:
                     given += 1
             except StopIteration:
                 pass
-            except UserError as error:  # what stands before it in the file is told first
+            except Exception as error:  # what stands before it in the file is told first
                 failure = error
             if number == given:
                 break
@@ -135,7 +144,7 @@ class _Worker:
         self.unfinished = 0
         context: Any = get_context(START_METHOD)
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, work, places), daemon=True)
+        self._process = context.Process(target=_serve, args=(os.getpid(), theirs, work, places), daemon=True)
         # A worker must not take Ctrl-C for its parent before it has begun
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -173,9 +182,11 @@ def _killed() -> Iterator[None]:
         raise RunError("a worker process was killed", found="it ended before its work", hint=hint) from None
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any], places: list[Place]) -> None:
+def _serve(parent: int, pipe: Connection, work: Callable[[Any], Any], places: list[Place]) -> None:
     """What a worker does from its first item on."""
     die_with_parent()
+    if os.getppid() != parent:
+        return  # it ended before we asked: nothing would end us
     gc.freeze()  # what came with the fork: to look through it would copy it
     # Ctrl-C reaches every process of the terminal: workers end at once, and only the parent speaks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from data_support import CONVERSATIONS, as_messages, command, run, write_jsonl
 from common.data import workers
 from common.data.prepare import Options, prepare
 from common.data.workers import in_order
+from common.environment import ROOT
 from common.errors import RunError, UserError
 
 GOOD = json.dumps(as_messages(CONVERSATIONS[0])) + "\n"
@@ -62,15 +64,16 @@ def test_what_stands_first_is_told_first() -> None:
 
     def items() -> Iterator[int]:
         yield from range(8)
-        raise UserError("the archive is damaged")
+        raise error
 
-    for count in (1, 2):
+    for count, error in itertools.product((1, 2), (UserError("damaged"), PermissionError("damaged"))):
         with pytest.raises(UserError, match="seven") as raised:
             list(in_order(items(), refuse_seven, count))
         assert (raised.value.file, raised.value.line, raised.value.found) == (Path("a.jsonl"), 7, "7")
         taken = []
-        with pytest.raises(UserError, match="damaged"):
+        with pytest.raises(type(error), match="damaged"):
             taken.extend(in_order(items(), uneven, count))
+        assert [item for item, _ in taken] == list(range(8))
 
 
 def divide(item: int) -> float:
@@ -175,6 +178,46 @@ def test_a_command_that_is_ended_leaves_nothing(large: Path, tmp_path: Path, how
         assert said.startswith(message) and "Traceback" not in said
         assert [path.name for path in tmp_path.iterdir()] == ["large.jsonl"]
     assert not out.exists()
+
+
+EARLY = """
+import os, signal
+from common.data.workers import in_order
+
+def orphan():
+    print(os.getpid(), flush=True)
+    os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent:
+        pass
+
+parent = os.getpid()
+os.register_at_fork(after_in_child=orphan)
+list(in_order(range(5), abs, 1))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux")
+def test_a_worker_whose_parent_is_killed_before_it_begins_ends_too() -> None:
+    process = subprocess.Popen([sys.executable, "-c", EARLY], stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    assert process.stdout is not None
+    with process.stdout as said:
+        worker = int(said.readline())
+    assert process.wait() == -signal.SIGKILL
+    try:
+        until(lambda: not running(worker), "the worker lives on", seconds=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_too_few_files_may_be_open(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [as_messages(CONVERSATIONS[0])] * 20_000)
+    words = ["prepare", "--input", path, "--tokenizer", "tiny", "--template", "llama3", "--output", tmp_path / "out"]
+    limited = ["sh", "-c", 'ulimit -n 60; "$@"', "sh", sys.executable, "-m", "common.data", *map(str, words)]
+    done = subprocess.run([*limited, "--workers", "20"], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: too many open files")
+    assert [left.name for left in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_an_error_in_a_worker_is_told_as_it_is(tmp_path: Path) -> None:
