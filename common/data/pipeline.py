@@ -81,16 +81,18 @@ class TokenWorker:
 def read_blocks(probe: Probe) -> Iterator[Block]:
     """All blocks of all files of an input; each file must be of the form of its own content."""
     layout = probe.make_layout()
-    columns = layout.schema().names
     for path in probe.files:
         file = files.recognise(path)
-        wanted = _present(file, columns) if file.form in ("parquet", "arrow") else None
+        wanted = _columns(file, layout) if file.form in ("parquet", "arrow") else None
         yield from blocks.read(file, columns=wanted, by_line=layout.name == "lines")
 
 
-def _present(file: files.InputFile, columns: list[str]) -> list[str]:
+def _columns(file: files.InputFile, layout: Layout) -> list[str] | None:
+    """Which columns of a table are read; all of them (None) where one is missing, so that the message can name them."""
     names = tables.column_names(file.path, file.form)
-    return [name for name in columns if name in names]
+    if any(layout.column(name) not in names for name in layout.required):
+        return None
+    return [name for name in layout.schema().names if name in names]
 
 
 def is_large(probe: Probe) -> bool:

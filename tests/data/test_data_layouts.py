@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from data_support import CONVERSATIONS, Conversation, conversations, messages, problem, texts, write_jsonl
+from data_support import CONVERSATIONS, Conversation, conversations, messages, problem, run, texts, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -182,3 +182,18 @@ def test_documents_by_line_or_by_paragraph(tmp_path: Path) -> None:
     for layout, expected in ((layouts.Text(), ["a\nb", "c"]), (layouts.Lines(), ["a", "b", "c"])):
         parsed = parse.parse(block, layout)
         assert parsed.batch.texts.to_pylist() == expected
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_later_file_of_other_fields_is_told_with_its_own(tmp_path: Path, form: str) -> None:
+    fields = (("instruction", "output"), ("instruction", "Output"))
+    for number, (question, answer) in enumerate(fields):
+        made = [{question: "a", answer: "b"}]
+        path = tmp_path / f"{number}.{form}"
+        if form == "jsonl":
+            write_jsonl(path, made)
+        else:
+            parquet.write_table(pa.Table.from_pylist(made), path)
+    error = problem(lambda: run(tmp_path, tmp_path / "out"))
+    assert (error.problem, error.file, error.line) == ("no field 'output'", tmp_path / f"1.{form}", 1)
+    assert error.found == "fields instruction, Output (did you mean 'Output'?)"
