@@ -125,7 +125,7 @@ def convert(
             workers=workers,
             progress=progress,
         )
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     console.print(f"{counts.records:,} records")
     for reason, count in counts.dropped.items():
         console.print(f"  dropped: {count:,} {reason} (listed in {output}.rejects.jsonl)")
@@ -142,7 +142,12 @@ def inspect(
     """Look at prepared data: coloured tokens with the loss mask, lengths, what was dropped."""
     from common.data.inspect import show
 
-    show(data, Console(), tokenizer=tokenizer, samples=samples, bins=bins)
+    show(data, _console(), tokenizer=tokenizer, samples=samples, bins=bins)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Where paths and the names of columns stand as they are, be there brackets in them, and on one line."""
+    return Console(stderr=stderr, markup=False, soft_wrap=True)
 
 
 def _write_questions(input: str, output: Path | None, select: str, format: str | None, source: str) -> None:
@@ -152,13 +157,13 @@ def _write_questions(input: str, output: Path | None, select: str, format: str |
     if source not in ("squad", "auto") or format is not None:
         raise UserError("--select is for questions of SQuAD as prompts", expected="--source squad, and no --format")
     count = questions.write(input, select, output)
-    Console(stderr=True).print(f"{count:,} prompts")
+    _console(stderr=True).print(f"{count:,} prompts")
     if output is not None:
         print(output)
 
 
 def _print_summary(meta: dict[str, Any], output: Path) -> None:
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     for part in ("train", "eval"):
         if part not in meta:
             continue

@@ -90,6 +90,19 @@ def test_bad_records_stop_or_are_listed(tmp_path: Path) -> None:
     assert listed["line"] == 2 and listed["reason"] == "'messages' is empty"
 
 
+def test_what_is_told_has_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[a draft]" / ("of a name that is long " * 5) / "of[" / "red]"
+    folder.mkdir(parents=True)
+    records = [as_messages(CONVERSATIONS[0]), {"messages": [{"role": "user", "content": "Why?"}]}]
+    source, out = write_jsonl(folder / "a.jsonl", records), folder / "out.jsonl"
+    assert command("convert", "--input", source, "--format", "messages", "--odd-turns", "drop", "--output", out) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == f"  dropped: 1 odd number of turns (listed in {out}.rejects.jsonl)"
+    assert said.out == f"{out}\n"
+    assert command("inspect", source) == 0
+    assert f"files:       1, the first {source}\n" in capsys.readouterr().out
+
+
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [as_messages(c) for c in CONVERSATIONS])
     out = tmp_path / "out.jsonl"
