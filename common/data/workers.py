@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -39,12 +39,13 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 def in_order(items: Iterable[S], work: Callable[[S], T], workers: int) -> Iterator[T]:
     """work(item) of every item, in their order, `workers` at a time; at most six times as many are held.
 
-    The first item is worked on in this process, and all of them where `workers` is 0. `work`, items and
-    results are pickled. Raises what `work` or `items` raise, the first one in the order of the items;
-    RunError where a worker was killed.
+    The first item is worked on in this process, and all of them where `workers` is 0 or this is a daemonic
+    process, which may start none. `work`, items and results are pickled. Raises what `work` or `items` raise,
+    the first one in the order of the items; RunError where a worker was killed.
     """
     source = iter(items)
-    yield from map(work, itertools.islice(source, 1 if workers else None))
+    alone = not workers or current_process().daemon
+    yield from map(work, itertools.islice(source, None if alone else 1))
     for first in itertools.islice(source, 1):  # no worker where there is no second item
         pool = _Pool(work)
         try:

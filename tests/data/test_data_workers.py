@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -57,6 +58,16 @@ def test_workers_are_renewed_so_that_what_they_remember_does_not_grow(monkeypatc
     groups = [{process for _, process in made[start : start + 10]} for start in (1, 11, 21)]
     assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 3
     assert [process for _, process in in_order(range(3), uneven, 0)] == [os.getpid()] * 3
+
+
+def test_within_a_worker_of_another_pool() -> None:
+    """As torch's and multiprocessing's: a daemonic process may have no children."""
+    with multiprocessing.Pool(1) as pool:
+        assert pool.apply(within, (8,)) == list(range(8))
+
+
+def within(count: int) -> list[int]:
+    return [item for item, _ in in_order(range(count), uneven, 2)]
 
 
 def test_what_stands_first_is_told_first() -> None:
