@@ -177,7 +177,8 @@ class _Array:
         expected = np.arange(len(ends)) + (not self._first)
         if (before != expected).any():
             wrong = int(np.argmax(before != expected))
-            where = self.line + data.count(b"\n", 0, int(ends[wrong]))
+            behind = data[int(ends[wrong - 1]) if wrong else 0 :]
+            where = self.line + data.count(b"\n", 0, len(data) - len(behind.lstrip(_BETWEEN)))  # where it begins
             between = "one comma between two records"
             raise UserError("the JSON array is damaged", file=self.path, line=where, expected=between)
         last = int(ends[-1])

@@ -113,8 +113,10 @@ def test_a_damaged_array_is_refused(tmp_path: Path, text: str, said: str) -> Non
 
 def test_the_line_of_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_text('[\n{"a": 1},\n{"a": 2}\n{"a": 3}\n]')
-    assert problem(lambda: read(path, 1000)).line == 4
+    for third in ('{"a": 3}', '{\n"a":\n3\n}'):
+        path.write_text('[\n{"a": 1},\n{"a": 2}\n' + third + "\n]")
+        for size in (5, 1000):
+            assert problem(lambda size=size: read(path, size)).line == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n\t\n"])
