@@ -72,7 +72,7 @@ def run(
         _need_sources(planned)
     console = Console(stderr=False)
     for line in script.summary(planned):
-        console.print(line, highlight=False, style="dim", soft_wrap=True)
+        console.print(line, highlight=False, markup=False, style="dim", soft_wrap=True)
     with state.lock(planned.run, node_rank):
         if start_fresh and node_rank == 0:
             state.fresh(planned.run)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from common import metrics
@@ -77,7 +78,7 @@ class Display:
         self._finished(name, f"{seconds:.1f} s  {note}".rstrip())
 
     def _finished(self, name: str, note: str) -> None:
-        self.console.print(f"[green]✓[/] {self.label(name)} {note}", highlight=False, soft_wrap=True)
+        self.console.print(f"[green]✓[/] {self.label(name)} {escape(note)}", highlight=False, soft_wrap=True)
 
     def fail(self, name: str) -> None:
         if self._task is not None:

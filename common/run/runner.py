@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -95,15 +96,14 @@ def _need_earlier(plan: Plan, chosen: list[PlannedStage]) -> None:
 def _make_environment(plan: Plan, console: Console) -> None:
     if plan.spec.complete():
         return
-    console.print(
-        f"making the recipe's environment from {plan.spec.requirements} (once, a few minutes) ...", highlight=False
-    )
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}  # a path may hold brackets
+    console.print(f"making the recipe's environment from {plan.spec.requirements} (once, a few minutes) ...", **plain)
     started = time.monotonic()
     try:
         environment.ensure(plan.spec)
     except environment.EnvironmentFailure as error:
         raise RunError(str(error)) from None
-    console.print(f"made {plan.spec.folder()} in {time.monotonic() - started:.0f} s", highlight=False, soft_wrap=True)
+    console.print(f"made {plan.spec.folder()} in {time.monotonic() - started:.0f} s", **plain)
 
 
 def _wait_for_first_node(plan: Plan, stage: PlannedStage, display: Display) -> None:
@@ -115,7 +115,8 @@ def _wait_for_first_node(plan: Plan, stage: PlannedStage, display: Display) -> N
         time.sleep(POLL_SECONDS)
         if time.monotonic() - said > 60:
             said = time.monotonic()
-            display.console.print(f"waiting for node 0 to finish {stage.name} in {plan.run} (the nodes must share it)")
+            said_so = f"waiting for node 0 to finish {stage.name} in {plan.run} (the nodes must share it)"
+            display.console.print(said_so, markup=False)
     display.finish(stage.name, time.monotonic() - started, "by node 0")
 
 

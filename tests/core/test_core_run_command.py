@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("environments")
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    return tmp_path / "a run 跑"
+    return tmp_path / "a run 跑 [" / "red]"  # which is markup to what writes the terminal
 
 
 def good(recipe_folder: Path, *arguments: object) -> str:
@@ -33,7 +33,7 @@ def bad(recipe_folder: Path, *arguments: object, status: int = 2, **options: obj
 
 
 def test_a_run_and_the_same_command_again(recipe_folder: Path, out: Path) -> None:
-    good(recipe_folder, "--output", out)
+    assert f"output: {out}" in good(recipe_folder, "--output", out)
     first = tree(out)
     assert first["adapter/weights"] == "adapter"
     said = good(recipe_folder, "--output", out)
@@ -169,7 +169,7 @@ def test_a_wrong_call_writes_nothing(recipe_folder: Path, out: Path, arguments: 
 
 @pytest.mark.parametrize("fresh", [[], ["--fresh"]])
 def test_somebody_elses_directory_stays_as_it_is(recipe_folder: Path, out: Path, fresh: list[str]) -> None:
-    out.mkdir()
+    out.mkdir(parents=True)
     (out / "thesis.txt").write_text("years of work")
     assert "thesis.txt" in bad(recipe_folder, "--output", out, *fresh)
     assert tree(out) == {"thesis.txt": "years of work"}
