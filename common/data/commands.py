@@ -128,7 +128,9 @@ def convert(
     console = _console(stderr=True)
     console.print(f"{counts.records:,} records")
     for reason, count in counts.dropped.items():
-        console.print(f"  dropped: {count:,} {reason} (listed in {output}.rejects.jsonl)")
+        console.print(f"  dropped: {count:,} {reason}")
+    if (rejects := output.with_name(output.name + ".rejects.jsonl")).is_file():
+        console.print(f"  each by file and line: {rejects}")
     print(output)
 
 
@@ -147,7 +149,13 @@ def inspect(
 
 def _console(*, stderr: bool = False) -> Console:
     """Where paths and the names of columns stand as they are, be there brackets in them, and on one line."""
-    return Console(stderr=stderr, markup=False, soft_wrap=True)
+    return _Console(stderr=stderr, markup=False, soft_wrap=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `common.cli.call`, for which a reader that has gone is no error; rich would end with status 1."""
+        raise
 
 
 def _write_questions(input: str, output: Path | None, select: str, format: str | None, source: str) -> None:

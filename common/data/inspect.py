@@ -27,6 +27,9 @@ def show(location: str, console: Console, *, tokenizer: str | None, samples: int
     """
     path = Path(location)
     if not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
+        if any((path / name).is_file() for name in ("meta.json", "rows.jsonl")):
+            hint = "read rows.jsonl as it is, or prepare the data with --format arrow"
+            raise UserError("these were prepared for people, as text", file=path, hint=hint)
         _show_raw(location, console)
         return
     for part in ("train", "eval") if (path / "dataset_dict.json").is_file() else ("",):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from common.data.convert import convert
 from common.data.layouts import alpaca_prompt
+from common.environment import ROOT
 
 ALPACA = [
     {"instruction": "Add the numbers.", "input": "1 and 2", "output": "3"},
@@ -90,6 +94,24 @@ def test_bad_records_stop_or_are_listed(tmp_path: Path) -> None:
     assert listed["line"] == 2 and listed["reason"] == "'messages' is empty"
 
 
+def test_who_reads_only_the_first_lines_gets_the_whole_output(tmp_path: Path) -> None:
+    source, out = write_jsonl(tmp_path / "a.jsonl", [as_messages(c) for c in CONVERSATIONS]), tmp_path / "out"
+    read, write = os.pipe()
+    os.close(read)
+    words = ["convert", "--input", str(source), "--format", "messages", "--output", str(out)]
+    done = subprocess.run([sys.executable, "-m", "common.data", *words], stdout=write, stderr=write, cwd=ROOT)
+    os.close(write)
+    assert done.returncode == 0 and len(out.read_text(encoding="utf-8").splitlines()) == len(CONVERSATIONS)
+
+
+def test_headings_are_counted_and_no_list_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "a.txt", tmp_path / "out.jsonl"
+    source.write_text(" = Title = \n\nA paragraph.\n", encoding="utf-8")
+    assert command("convert", "--source", "wikitext", "--input", source, "--format", "text", "--output", out) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "  dropped: 1 empty document or heading"
+    assert sorted(tmp_path.iterdir()) == [source, out]
+
+
 def test_what_is_told_has_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "[a draft]" / ("of a name that is long " * 5) / "of[" / "red]"
     folder.mkdir(parents=True)
@@ -97,7 +119,10 @@ def test_what_is_told_has_names_as_they_are(tmp_path: Path, capsys: pytest.Captu
     source, out = write_jsonl(folder / "a.jsonl", records), folder / "out.jsonl"
     assert command("convert", "--input", source, "--format", "messages", "--odd-turns", "drop", "--output", out) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines()[-1] == f"  dropped: 1 odd number of turns (listed in {out}.rejects.jsonl)"
+    assert said.err.splitlines()[-2:] == [
+        "  dropped: 1 odd number of turns",
+        f"  each by file and line: {out}.rejects.jsonl",
+    ]
     assert said.out == f"{out}\n"
     assert command("inspect", source) == 0
     assert f"files:       1, the first {source}\n" in capsys.readouterr().out

@@ -343,12 +343,14 @@ def test_the_command_line_ends_with_the_right_status(tmp_path: Path, capsys: pyt
     assert "« Four.<|end_of_text|>»" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_rows_for_people_say_what_is_trained(tmp_path: Path) -> None:
+def test_rows_for_people_say_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(write_jsonl(tmp_path / "a.jsonl", GOOD), tmp_path / "out", format="jsonl", packing="bfd")
     made = [json.loads(entry) for entry in (tmp_path / "out/rows.jsonl").read_text(encoding="utf-8").splitlines()]
     parts = [part for row in made for part in row["parts"]]
     assert sum(part.get("begins_document", False) for part in parts) == len(GOOD)
     assert next(part["text"] for part in parts if part["trained"]) == "Four.<|eot_id|>"
+    assert command("inspect", tmp_path / "out") == 2
+    assert "read rows.jsonl as it is" in capsys.readouterr().err
 
 
 def test_an_empty_message_is_malformed(tmp_path: Path) -> None:
