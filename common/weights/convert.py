@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunError, UserError, did_you_mean
-from common.files import remove, write_json
+from common.files import keep_others_out, remove, write_json
 from common.weights import companions, dtypes, hugging_face, layouts, mindspore_ckpt, parts, peft, progress, torch_files
 from common.weights import config as configs
 from common.weights.config import LlamaConfig, read_json
@@ -215,11 +214,7 @@ def _alone(partial: Path) -> Iterator[None]:
     partial.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(partial, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "wait for its end, or name another output"
-            raise UserError("another conversion is writing this output", file=partial, hint=hint) from None
+        keep_others_out(descriptor, partial)
         yield
     finally:
         os.close(descriptor)

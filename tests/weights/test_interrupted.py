@@ -92,7 +92,7 @@ def test_two_conversions_into_one_output_do_not_meet(models: Models, tmp_path: P
     (partial / "of the other").write_text("")
     descriptor = os.open(partial, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match="another conversion is writing"):
+    with pytest.raises(UserError, match="another command is writing"):
         convert(models(), tmp_path / "out", Options("meta"))
     assert (partial / "of the other").exists()
     os.close(descriptor)
