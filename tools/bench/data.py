@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -176,6 +177,7 @@ def _compare(
             # A malformed record in every block: all of them are read one record at a time
             out.write(b'{"messages": []}\n' if number % 1000 == 500 else line)
     size = source.stat().st_size
+    os.sync()  # else the first to be measured waits for the disk
     write_hugging_face(
         tokenizer, folder, eos_token="<|end_of_text|>", pad_token="<|finetune_right_pad_id|>", chat_template=None
     )
