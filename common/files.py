@@ -65,6 +65,18 @@ def keep_others_out(descriptor: int, path: Path) -> None:
 
 
 @contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Make `directory`, if it is not there, and keep other commands out of it; raises UserError while one is in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        keep_others_out(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
     """A directory `target.partial` to write into, renamed to `target` when the block ends well.
 
@@ -83,10 +95,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
     partial = target.with_name(target.name + ".partial")
     if not partial.is_dir() or partial.is_symlink():
         remove(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        keep_others_out(descriptor, partial)
+    with alone(partial):
         try:
             for left in partial.iterdir():
                 remove(left)
@@ -95,8 +104,6 @@ def whole_directory(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    finally:
-        os.close(descriptor)
 
 
 def fingerprint(path: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from common.data.options import ODD_TURNS, ON_ERROR, Options, check_choice
+from common.data.rejects import rejects_of
 from common.data.sources import column_names
 from common.errors import UserError
 from common.tokenizer.vocabulary import RIGHT_PAD
@@ -129,7 +130,7 @@ def convert(
     console.print(f"{counts.records:,} records")
     for reason, count in counts.dropped.items():
         console.print(f"  dropped: {count:,} {reason}")
-    if (rejects := output.with_name(output.name + ".rejects.jsonl")).is_file():
+    if (rejects := rejects_of(output)).is_file():
         console.print(f"  each by file and line: {rejects}")
     print(output)
 

@@ -15,7 +15,7 @@ from common.data.checked import RecordChecker
 from common.data.layouts import Turns
 from common.data.pipeline import number_of_workers, read_blocks
 from common.data.records import ASSISTANT, DOCUMENT, ROLE_NAMES, SYSTEM, USER, to_turns
-from common.data.rejects import Counts, Reject, describe, write_rejects
+from common.data.rejects import Counts, Reject, describe, rejects_of, write_rejects
 from common.data.workers import in_order
 from common.errors import UserError, did_you_mean
 from common.files import keep_others_out, remove
@@ -56,7 +56,7 @@ def convert(
         raise UserError("the output is the input", file=output, hint="choose another output")
     work = TextWorker(RecordChecker(probe.make_layout(), on_error=on_error, odd_turns=odd_turns, system=system), format)
     counts = Counts()
-    rejects = output.with_name(output.name + ".rejects.jsonl")
+    rejects = rejects_of(output)
     partial = output.with_name(output.name + ".partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     written = 0

@@ -27,7 +27,7 @@ def show(location: str, console: Console, *, tokenizer: str | None, samples: int
     """
     path = Path(location)
     if not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
-        if any((path / name).is_file() for name in ("meta.json", "rows.jsonl")):
+        if any((path / name).is_file() for name in ("rows.jsonl", "train/rows.jsonl")):
             hint = "read rows.jsonl as it is, or prepare the data with --format arrow"
             raise UserError("these were prepared for people, as text", file=path, hint=hint)
         _show_raw(location, console)

@@ -33,7 +33,8 @@ from common.errors import UserError
 from common.files import whole_directory, write_json
 from common.tokenizer import Tokenizer, load
 
-# Packing and writing take this process as long as two workers take for the rest; each holds some 130 MB.
+# A third would wait: packing and writing take this process longer than two workers take for the rest (2.2 s of CPU
+# against 3.4 of all workers, for 200,000 conversations). Each holds some 130 MB.
 _MOST_WORKERS = 2
 
 Progress = Callable[[int, int], None]  # bytes read, tokens made since the last call

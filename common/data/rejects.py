@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def rejects_of(output: Path) -> Path:
+    """The list of what is not in the file `output`, beside it."""
+    return output.with_name(output.name + ".rejects.jsonl")
+
+
 @dataclass
 class Reject:
     """One record that is not in the output, and why."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunError, UserError, did_you_mean
-from common.files import keep_others_out, remove, write_json
+from common.files import alone, remove, write_json
 from common.weights import companions, dtypes, hugging_face, layouts, mindspore_ckpt, parts, peft, progress, torch_files
 from common.weights import config as configs
 from common.weights.config import LlamaConfig, read_json
@@ -105,7 +104,7 @@ def convert(
         model = model.with_dtype(dtype.name)
     files, extras = _plan(tensors, model, options)
     partial = target.with_name(target.name + ".partial")
-    with _alone(partial):
+    with alone(partial):
         done = _begin(partial, _identity(path, source, model, options))
         left = [file for file in files if not (done and _is_written(partial, file))]
         _check_space(partial, left)
@@ -206,18 +205,6 @@ def _identity(path: Path, source: Source, model: LlamaConfig, options: Options) 
         "config": configs.to_hugging_face(model),  # rows are permuted by its sizes
         "options": {key: getattr(options, key) for key in ("to", "dtype", "shard_size", "qkv_concat", "split")},
     }
-
-
-@contextlib.contextmanager
-def _alone(partial: Path) -> Iterator[None]:
-    """Make `partial` and keep other conversions out of it. Raises UserError while one is at work there."""
-    partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        keep_others_out(descriptor, partial)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _begin(partial: Path, identity: dict[str, object]) -> bool:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data_support import CONVERSATIONS, as_messages, command, run, write_jsonl
 
@@ -85,6 +86,25 @@ def test_what_stands_first_is_told_first() -> None:
         with pytest.raises(type(error), match="damaged"):
             taken.extend(in_order(items(), uneven, count))
         assert [item for item, _ in taken] == list(range(8))
+
+
+def length(item: np.ndarray) -> int:
+    return len(item)
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(10, 13), (4 * 2**20, 5)])
+def test_few_items_are_under_way_where_they_are_large(size: int, ahead: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for _ in range(30):
+            taken += 1
+            yield np.zeros(size, dtype=np.uint8)
+
+    made = in_order(items(), length, 2)
+    assert [next(made), next(made)] == [size, size] and taken <= ahead
+    made.close()
 
 
 def divide(item: int) -> float:
